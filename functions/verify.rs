@@ -1,0 +1,44 @@
+//! `POST /api/agents/verify`: a pending agent becomes active, by its key or with an operator's approval.
+
+use lambda_http::Request;
+use shared::agent::AgentState;
+use shared::answer::{Answer, Outcome};
+use shared::app::App;
+use shared::auth::{self, Denied};
+use shared::config::Approval;
+use shared::contract::envelope;
+use shared::error::{ApiError, ErrorKind};
+use shared::event::Actor;
+use shared::store::Verification;
+use shared::time::Timestamp;
+
+/// Verifies an agent: at most 2 requests to DynamoDB, 3 under approval.
+///
+/// Under approval a call without an operator's token changes nothing, but tells an agent that waits whether it
+/// is active yet.
+///
+/// # Errors
+/// 401 `INVALID_KEY` for an unknown key, 403 `APPROVAL_REQUIRED`, 429 after too many unknown keys from one
+/// address, 400 for bad input.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let key = envelope::verification(&request)?;
+    app.refuse_guessing(&request, now)?;
+    let approver = match app.config.approval {
+        Approval::Key => Some(Actor::Agent),
+        Approval::Operator if auth::operator_token(request.headers()) == Err(Denied::Missing) => None,
+        Approval::Operator => Some(app.operator(request.headers(), now).await?),
+    };
+    let verification = match approver {
+        Some(actor) => app.store.verify(&key, actor, now).await?,
+        None => app.store.verification(&key, now).await?,
+    };
+    match verification {
+        Verification::Active(agent_id) => Ok(Outcome::Verified(agent_id).into()),
+        Verification::Inactive(AgentState::Pending) => Err(ErrorKind::ApprovalRequired.into()),
+        Verification::Inactive(state) => Err(ErrorKind::Inactive(state).into()),
+        Verification::UnknownKey => {
+            let quota = app.count_failed_verification(&request, now).await?;
+            Err(ApiError::from(ErrorKind::InvalidKey("unknown API key")).counted(quota))
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The whole system in one process: `template.yaml` over an embedded DynamoDB engine, or over another endpoint.
+
+#![warn(missing_docs)]
+
+mod clock;
+mod database;
+mod gateway;
+mod system;
+pub mod template;
+
+pub use clock::Clock;
+pub use database::Database;
+pub use system::{Options, StartError, System};

@@ -1,0 +1,219 @@
+//! `cargo run`: the whole system on this machine.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use local::{Clock, Database, Options, StartError, System};
+use serde_json::json;
+use shared::credential::Token;
+use shared::lambda::JobError;
+use shared::store::StoreError;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Rollcall knows which of your AI agents are alive. This runs the whole of it in one process: what
+/// template.yaml declares, over an embedded DynamoDB engine.
+#[derive(Parser)]
+#[command(name = "rollcall", version)]
+struct Arguments {
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 3000)]
+    port: u16,
+    /// Address to listen on
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
+    /// Folder for the data
+    #[arg(long, value_name = "DIR", default_value = ".rollcall")]
+    data: PathBuf,
+    /// Keep the data in memory: it is gone when the process ends
+    #[arg(long, conflicts_with_all = ["data", "dynamodb"])]
+    memory: bool,
+    /// Use the DynamoDB endpoint at this URL instead of the embedded engine
+    #[arg(long, value_name = "URL")]
+    dynamodb: Option<String>,
+    /// Who may register: anybody, or holders of an enrollment token
+    #[arg(long, value_enum, default_value_t = Registration::Open)]
+    registration: Registration,
+    /// What verifies an agent: its own key, or an operator
+    #[arg(long, value_enum, default_value_t = Approval::Key)]
+    approval: Approval,
+    /// Seconds between two sweeps, instead of the template's minute
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    sweep_every: Option<u64>,
+    /// Value of another of the template's parameters; may be given again
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    parameter: Vec<(String, String)>,
+    /// Template to run instead of the shipped one
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Registration {
+    Open,
+    Enrollment,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Approval {
+    Key,
+    Operator,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Why the process ends: one line.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("operator token: {0}")]
+    Mint(#[from] JobError),
+    #[error("operator token: {0}")]
+    Store(#[from] StoreError),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("signals: {0}")]
+    Signals(io::Error),
+    #[error("the template has no mint-token function")]
+    NoMint,
+}
+
+/// The functions' log, in lines for people. The engine's own warnings are about requests that the functions expect
+/// to be refused.
+fn log() {
+    let targets = Targets::new().with_default(LevelFilter::INFO).with_target("dynoxide", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    log();
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("rollcall: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let data = arguments.data.clone();
+    let database = match (&arguments.dynamodb, arguments.memory) {
+        (Some(url), _) => Database::Endpoint(url.clone()),
+        (None, true) => Database::Memory,
+        (None, false) => Database::Folder(data.clone()),
+    };
+    let word = |value: Option<clap::builder::PossibleValue>| {
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    };
+    let registration = word(arguments.registration.to_possible_value());
+    let approval = word(arguments.approval.to_possible_value());
+    let mut parameters = BTreeMap::from_iter(arguments.parameter);
+    parameters.insert("Registration".to_owned(), registration.clone());
+    parameters.insert("Approval".to_owned(), approval.clone());
+    let defaults = Options::default();
+    let options = Options {
+        template: arguments.template.unwrap_or(defaults.template),
+        parameters,
+        database,
+        table_prefix: defaults.table_prefix,
+        listen: arguments.listen,
+        port: arguments.port,
+        clock: Clock::default(),
+        schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
+    };
+    let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
+    let system = System::start(options).await?;
+    let url = format!("http://{}", system.address());
+    let token_file = (!arguments.memory).then(|| data.join("operator-token"));
+    let token = operator_token(&system, token_file.as_deref()).await?;
+    let place = match (&arguments.dynamodb, arguments.memory) {
+        (Some(url), _) => format!("DynamoDB at {url}"),
+        (None, true) => "in memory, gone when this process ends".to_owned(),
+        (None, false) => data.display().to_string(),
+    };
+    let kept = token_file.map_or(String::new(), |file| format!("  (kept in {})", file.display()));
+    println!(
+        "Rollcall listens on {url}\n\
+         \x20 data            {place}\n\
+         \x20 registration    {registration}  (--registration open | enrollment)\n\
+         \x20 approval        {approval}  (--approval key | operator)\n\
+         \x20 operator token  {}{kept}\n\
+         \n\
+         Register an agent:\n\
+         \x20 curl -s {url}/api/agents/register -H 'content-type: application/json' -d '{{\"name\": \"researcher-1\"}}'\n\
+         \n\
+         Ctrl-C stops it.",
+        token.reveal(),
+    );
+    tokio::select! {
+        _ = interrupted.recv() => {}
+        _ = terminated.recv() => {}
+    }
+    println!("Stopping.");
+    system.stop().await;
+    Ok(())
+}
+
+fn signals() -> io::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {
+    Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+}
+
+/// The operator token in the file, if the database still knows it; else a new one, which is put there.
+async fn operator_token(system: &System, file: Option<&Path>) -> Result<Token, Failure> {
+    const MINT: &str = "mint-token";
+    if let Some(file) = file {
+        let kept = match std::fs::read_to_string(file) {
+            Ok(text) => Token::parse(text.trim()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(Failure::File { path: file.to_owned(), source }),
+        };
+        if let Some(token) = kept {
+            let app = system.app_of_job(MINT).ok_or(Failure::NoMint)?;
+            let now = system.clock().now();
+            if app.store.token(&token).await?.is_some_and(|row| row.is_valid(now)) {
+                return Ok(token);
+            }
+        }
+    }
+    let input = json!({ "kind": "operator", "label": "first operator" }).to_string();
+    let minted = system.run_job(MINT, &input).await.ok_or(Failure::NoMint)??;
+    let token = minted["token"].as_str().and_then(Token::parse).ok_or(Failure::NoMint)?;
+    if let Some(file) = file {
+        keep(file, &token).map_err(|source| Failure::File { path: file.to_owned(), source })?;
+    }
+    Ok(token)
+}
+
+/// Writes the token to a file that only its owner can read, whole or not at all.
+fn keep(file: &Path, token: &Token) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let draft = file.with_extension("new");
+    // A draft that a crash left behind may have other rights.
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    writeln!(written, "{}", token.reveal())?;
+    written.sync_all()?;
+    std::fs::rename(&draft, file)
+}

@@ -1,0 +1,271 @@
+//! The system that the template declares, running.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollcall::{Function, Job};
+use serde_json::Value;
+use shared::app::App;
+use shared::config::{Config, ConfigError};
+use shared::lambda::JobError;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::clock::Clock;
+use crate::database::{Connection, Database, DatabaseError};
+use crate::gateway::{Mounted, router};
+use crate::template::{Schedule, Template, TemplateError};
+
+/// How often rows are removed whose time to live is over.
+const TTL_EVERY: Duration = Duration::from_mins(1);
+
+/// How long a stopping system waits for the requests that it is answering.
+const STOPPING_TIME: Duration = Duration::from_secs(10);
+
+/// How to run the template.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The template's file.
+    pub template: PathBuf,
+    /// Values for the template's parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Where the data is.
+    pub database: Database,
+    /// What the tables' names begin with.
+    pub table_prefix: String,
+    /// The address to listen on.
+    pub listen: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// The functions' clock.
+    pub clock: Clock,
+    /// Whether the template's schedules run, and a period to run them at instead of their own.
+    pub schedules: Option<Option<Duration>>,
+}
+
+impl Default for Options {
+    /// The shipped template, in memory, on a free loopback port, with its schedules.
+    fn default() -> Self {
+        Self {
+            template: concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").into(),
+            parameters: BTreeMap::new(),
+            database: Database::Memory,
+            table_prefix: "rollcall".to_owned(),
+            listen: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            clock: Clock::default(),
+            schedules: Some(None),
+        }
+    }
+}
+
+/// Why the system does not start: one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken, or not ours to take.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The template's file cannot be read.
+    #[error("{}: {source}", path.display())]
+    TemplateFile {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The template is broken, or beyond the local system.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The template names a function that the code does not have.
+    #[error("the template's function {0} runs the binary {1:?}, which does not exist")]
+    NoSuchBinary(String, String),
+    /// The template gives a function a broken environment.
+    #[error("the template's function {0}: {1}")]
+    Environment(String, ConfigError),
+    /// The template's routes or CORS do not make sense.
+    #[error("the template's API: {0}")]
+    Api(String),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// A job with its environment.
+struct MountedJob {
+    job: Job,
+    app: &'static App,
+    timeout: Duration,
+}
+
+/// The running system. [`System::stop`] ends it; dropping it leaves its requests unanswered.
+pub struct System {
+    address: SocketAddr,
+    clock: Clock,
+    database: Arc<Connection>,
+    jobs: Arc<BTreeMap<String, MountedJob>>,
+    stopping: watch::Sender<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl System {
+    /// Starts everything that the template declares.
+    ///
+    /// # Errors
+    /// One line that says what stands in the way.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let template = read_template(&options)?;
+        let address = SocketAddr::new(options.listen, options.port);
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let database = Arc::new(Connection::open(&options.database).await?);
+        database.create_tables(&template.tables).await?;
+
+        let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
+        for function in template.functions {
+            let config = Config::read(|name| function.environment.get(name).cloned())
+                .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
+            // One environment per function, as on Lambda, for the life of the process.
+            let app: &'static App = Box::leak(Box::new(App::new(config, database.client.clone())));
+            match rollcall::function(&function.binary) {
+                None => return Err(StartError::NoSuchBinary(function.logical_id, function.binary)),
+                Some(Function::Endpoint(endpoint)) => {
+                    let mounted = Arc::new(Mounted { endpoint, app, clock: options.clock.clone() });
+                    routes.extend(function.routes.into_iter().map(|route| (route, Arc::clone(&mounted))));
+                }
+                Some(Function::Job(job)) => {
+                    let binary = function.binary.clone();
+                    schedules
+                        .extend(function.schedules.into_iter().map(|schedule| (binary.clone(), schedule)));
+                    jobs.insert(function.binary, MountedJob { job, app, timeout: function.timeout });
+                }
+            }
+        }
+        let router = router(routes, template.cors.as_ref()).map_err(StartError::Api)?;
+        let (stopping, mut stopped) = watch::channel(());
+        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(async move {
+                let _gone = stopped.changed().await;
+            });
+        let tasks = vec![tokio::spawn(async move {
+            if let Err(error) = server.await {
+                eprintln!("the server stopped: {error}");
+            }
+        })];
+        let clock = options.clock;
+        let mut system = Self { address, clock, database, jobs: Arc::new(jobs), stopping, tasks };
+        if let Some(period) = options.schedules {
+            system.run_schedules(schedules, period);
+        }
+        Ok(system)
+    }
+
+    fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>, period: Option<Duration>) {
+        for (binary, schedule) in schedules {
+            let (jobs, clock) = (Arc::clone(&self.jobs), self.clock.clone());
+            self.every(period.unwrap_or(schedule.every), move || {
+                let (jobs, clock, binary, input) =
+                    (Arc::clone(&jobs), clock.clone(), binary.clone(), schedule.input.clone());
+                async move {
+                    if let Some(Err(error)) = run_job(&jobs, &clock, &binary, &input).await {
+                        eprintln!("{binary}: {error}");
+                    }
+                }
+            });
+        }
+        let database = Arc::clone(&self.database);
+        self.every(TTL_EVERY, move || {
+            let database = Arc::clone(&database);
+            async move {
+                if let Err(error) = database.expire_rows().await {
+                    eprintln!("time to live: {error}");
+                }
+            }
+        });
+    }
+
+    /// Does `work` again and again, never twice at once, until the system stops.
+    fn every<Done: Future<Output = ()> + Send>(
+        &mut self,
+        period: Duration,
+        work: impl Fn() -> Done + Send + 'static,
+    ) {
+        let mut stopped = self.stopping.subscribe();
+        self.tasks.push(tokio::spawn(async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            ticks.tick().await;
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => work().await,
+                    _ = stopped.changed() => return,
+                }
+            }
+        }));
+    }
+
+    /// Where the system listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Invokes a job by its binary's name, as a schedule or IAM would. `None`: there is no such job.
+    pub async fn run_job(&self, binary: &str, input: &str) -> Option<Result<Value, JobError>> {
+        run_job(&self.jobs, &self.clock, binary, input).await
+    }
+
+    /// The environment of a job, by its binary's name.
+    #[must_use]
+    pub fn app_of_job(&self, binary: &str) -> Option<&'static App> {
+        self.jobs.get(binary).map(|mounted| mounted.app)
+    }
+
+    /// The functions' clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Answers the requests under way, takes no more, and closes the database.
+    pub async fn stop(self) {
+        drop(self.stopping);
+        let all = async {
+            for task in self.tasks {
+                let _ended = task.await;
+            }
+        };
+        let _in_time = timeout(STOPPING_TIME, all).await;
+    }
+}
+
+fn read_template(options: &Options) -> Result<Template, StartError> {
+    let path = &options.template;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| StartError::TemplateFile { path: path.clone(), source })?;
+    let file_name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let table_name = |logical_id: &str| format!("{}-{logical_id}", options.table_prefix);
+    Ok(Template::read(&file_name, &text, &options.parameters, &table_name)?)
+}
+
+async fn run_job(
+    jobs: &BTreeMap<String, MountedJob>,
+    clock: &Clock,
+    binary: &str,
+    input: &str,
+) -> Option<Result<Value, JobError>> {
+    let mounted = jobs.get(binary)?;
+    let deadline = Instant::now() + mounted.timeout;
+    Some((mounted.job)(mounted.app, input, clock.now(), deadline).await)
+}

@@ -1,0 +1,177 @@
+//! What happened to an agent: posted by the agent, or recorded by the system.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::time::Timestamp;
+
+/// The types that the system itself records. Agents may not post under `agent.` or `token.`.
+pub mod kind {
+    /// An agent registered, or was created.
+    pub const AGENT_REGISTERED: &str = "agent.registered";
+    /// A pending agent became active by its key.
+    pub const AGENT_VERIFIED: &str = "agent.verified";
+    /// An agent fell silent, or said that it goes.
+    pub const AGENT_OFFLINE: &str = "agent.offline";
+    /// An agent that was announced offline beat again.
+    pub const AGENT_ONLINE: &str = "agent.online";
+    /// An active agent never sent its first beat.
+    pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
+    /// An operator or enrollment token was minted.
+    pub const TOKEN_CREATED: &str = "token.created";
+}
+
+/// Who caused an event: a token's id, never the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The sweep, or whoever IAM lets invoke `mint-token`.
+    System,
+    /// The agent itself, by its API key.
+    Agent,
+    /// An operator, by the id of the token.
+    Operator(Uuid),
+    /// The holder of an enrollment token, by the token's id.
+    Enrollment(Uuid),
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System => f.write_str("system"),
+            Self::Agent => f.write_str("agent"),
+            Self::Operator(token_id) => write!(f, "operator:{token_id}"),
+            Self::Enrollment(token_id) => write!(f, "enrollment:{token_id}"),
+        }
+    }
+}
+
+impl Serialize for Actor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A row of the `events` table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// The agent's id, or `token#<id>` for what happened to a token.
+    #[serde(rename = "agent_id")]
+    pub partition: String,
+    /// A `UUIDv7`: ids sort by time.
+    pub event_id: Uuid,
+    /// The event's name.
+    pub event_type: String,
+    /// Who caused it.
+    pub actor: Actor,
+    /// JSON text, just as it was sent.
+    pub payload: String,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// Epoch seconds at which DynamoDB removes the row.
+    pub expires_at: i64,
+}
+
+/// What an agent posts: a name, JSON, and perhaps an id of its own that makes the posting idempotent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posting {
+    /// The event's name.
+    pub event_type: String,
+    /// JSON text, just as it was sent.
+    pub payload: String,
+    /// The agent's own id for it: the same id of the same agent is stored once.
+    pub own_id: Option<String>,
+}
+
+/// The longest payload of one event, in bytes as sent.
+pub const PAYLOAD_LIMIT: usize = 16 * 1024;
+
+/// The row that makes a posting with an id of its own idempotent: it holds the id of the event that was stored.
+///
+/// It lives in the agent's partition. Its sort key begins with `id#`, which no `UUIDv7` does, and sorts after
+/// all of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Marker {
+    /// The agent's id.
+    #[serde(rename = "agent_id")]
+    pub partition: String,
+    /// `id#` and the agent's own id.
+    #[serde(rename = "event_id")]
+    pub sort_key: String,
+    /// The event that this id stands for.
+    pub marks: Uuid,
+    /// Epoch seconds at which DynamoDB removes the row: together with its event.
+    pub expires_at: i64,
+}
+
+impl Event {
+    /// The marker of an event that was posted with an id of its own.
+    #[must_use]
+    pub fn marker(&self, own_id: &str) -> Marker {
+        Marker {
+            partition: self.partition.clone(),
+            sort_key: format!("id#{own_id}"),
+            marks: self.event_id,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+/// The epoch second at which a row made now and kept for `retention` may go.
+#[must_use]
+pub fn expiry(now: Timestamp, retention: Duration) -> i64 {
+    now.plus(retention).as_seconds()
+}
+
+fn consists_of_id_characters(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+}
+
+/// Checks the name of a posted event: 1 to 100 of letters, digits, `.`, `_`, `:`, `-`, not the system's own.
+///
+/// # Errors
+/// Says in words what is wrong with it.
+pub fn check_type(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > 100 || !consists_of_id_characters(text) {
+        Err("must be 1 to 100 of letters, digits, '.', '_', ':' and '-'")
+    } else if text.starts_with("agent.") || text.starts_with("token.") {
+        Err("must not begin with 'agent.' or 'token.', which are the system's own")
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks an event's own id: 1 to 64 of letters, digits, `.`, `_`, `:`, `-`.
+///
+/// # Errors
+/// Says in words what is wrong with it.
+pub fn check_own_id(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > 64 || !consists_of_id_characters(text) {
+        Err("must be 1 to 64 of letters, digits, '.', '_', ':' and '-'")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_names_are_bounded_and_never_the_systems_own() {
+        for name in ["tool_call", "a", "a.b:c-d_1", &"x".repeat(100), "agents.x", "agent"] {
+            assert_eq!(check_type(name), Ok(()), "{name}");
+        }
+        for name in ["", "a b", "é", "agent.offline", "token.created", "a/b", &"x".repeat(101)] {
+            assert!(check_type(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_marker_sorts_after_every_event_id() {
+        let last_uuid = Uuid::max().to_string();
+        assert!("id#".to_owned() > last_uuid);
+    }
+}

@@ -1,0 +1,160 @@
+//! A JSON object from outside, read field by field, so that every error names its field.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::error::Invalid;
+
+/// The fields of one JSON object, each still as it was sent. Unknown fields are ignored, and a field that is
+/// `null` counts as absent.
+#[derive(Debug)]
+pub struct Object<'a> {
+    /// Where the object stands in the body: empty for the body itself, else `outer.` .
+    prefix: String,
+    fields: HashMap<String, &'a RawValue>,
+}
+
+impl<'a> Object<'a> {
+    /// Reads a whole body. An empty one is read as an object without fields.
+    ///
+    /// # Errors
+    /// The body is not a JSON object.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
+        if body.is_empty() {
+            return Ok(Self { prefix: String::new(), fields: HashMap::new() });
+        }
+        let fields =
+            serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be a JSON object"))?;
+        Ok(Self { prefix: String::new(), fields })
+    }
+
+    /// The name of a field as errors give it: with the names of the objects around it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// An error about one of this object's fields.
+    #[must_use]
+    pub fn invalid(&self, name: &str, problem: impl Into<Cow<'static, str>>) -> Invalid {
+        Invalid::new(self.path(name), problem)
+    }
+
+    /// The field as it was sent, `null` included.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        self.fields.get(name).copied()
+    }
+
+    fn read<T: Deserialize<'a>>(&self, name: &str, expected: &'static str) -> Result<Option<T>, Invalid> {
+        match self.raw(name) {
+            None => Ok(None),
+            Some(raw) => serde_json::from_str(raw.get()).map_err(|_| self.invalid(name, expected)),
+        }
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn string(&self, name: &str) -> Result<Option<String>, Invalid> {
+        self.read(name, "must be a string")
+    }
+
+    /// A whole number of at least zero.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn whole_number(&self, name: &str) -> Result<Option<u64>, Invalid> {
+        self.read(name, "must be a whole number")
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, Invalid> {
+        self.read(name, "must be true or false")
+    }
+
+    /// A UUID, as a string.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn uuid(&self, name: &str) -> Result<Option<Uuid>, Invalid> {
+        const EXPECTED: &str = "must be a UUID";
+        let text: Option<String> = self.read(name, EXPECTED)?;
+        text.map(|text| Uuid::parse_str(&text).map_err(|_| self.invalid(name, EXPECTED))).transpose()
+    }
+
+    /// An object in the object.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn object(&self, name: &str) -> Result<Option<Self>, Invalid> {
+        let fields = self.read(name, "must be a JSON object")?;
+        Ok(fields.map(|fields| Self { prefix: format!("{}.", self.path(name)), fields }))
+    }
+
+    /// A list, each element still as it was sent.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn list(&self, name: &str) -> Result<Option<Vec<&'a RawValue>>, Invalid> {
+        self.read(name, "must be a list")
+    }
+
+    /// One element of a list, as an object.
+    ///
+    /// # Errors
+    /// The element is something else.
+    pub fn element(&self, name: &str, index: usize, raw: &'a RawValue) -> Result<Self, Invalid> {
+        let path = self.path(&format!("{name}[{index}]"));
+        match serde_json::from_str(raw.get()) {
+            Ok(fields) => Ok(Self { prefix: format!("{path}."), fields }),
+            Err(_) => Err(Invalid::new(path, "must be a JSON object")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_field_with_the_objects_around_it() {
+        let body = br#"{"heartbeatConfig": {"intervalSeconds": "60"}, "events": [1]}"#;
+        let object = Object::parse(body).unwrap();
+        let config = object.object("heartbeatConfig").unwrap().unwrap();
+        let error = config.whole_number("intervalSeconds").unwrap_err();
+        assert_eq!(error.to_string(), "heartbeatConfig.intervalSeconds: must be a whole number");
+        let events = object.list("events").unwrap().unwrap();
+        let error = object.element("events", 0, events[0]).unwrap_err();
+        assert_eq!(error.to_string(), "events[0]: must be a JSON object");
+    }
+
+    #[test]
+    fn null_counts_as_absent() {
+        let object = Object::parse(br#"{"name": null}"#).unwrap();
+        assert_eq!(object.string("name").unwrap(), None);
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused() {
+        for body in [&b"[]"[..], b"1", b"null", b"{", b"\xff", b"{} {}"] {
+            assert!(Object::parse(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_not_rounded_or_wrapped() {
+        for number in ["-1", "1.5", "60.0", "1e3", "18446744073709551616", "true", "\"1\""] {
+            let body = format!(r#"{{"n": {number}}}"#);
+            assert!(Object::parse(body.as_bytes()).unwrap().whole_number("n").is_err(), "{number}");
+        }
+    }
+}

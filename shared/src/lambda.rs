@@ -1,0 +1,256 @@
+//! The way in and out of Lambda: cold start, trace, call, answer.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use lambda_http::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use lambda_http::http::{HeaderMap, HeaderValue, Response};
+use lambda_http::request::RequestContext;
+use lambda_http::{Body, Error, Request, RequestExt, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Duration, Instant};
+use tracing::{error, warn};
+
+use crate::answer::{Answer, Outcome};
+use crate::app::{App, REQUEST_BUDGET};
+use crate::config::{ConfigError, env};
+use crate::contract::Contract;
+use crate::error::{ApiError, ErrorKind};
+use crate::rate_limit::Quota;
+use crate::time::Timestamp;
+
+/// The largest body that any route takes, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+const X_REQUEST_ID: &str = "x-request-id";
+
+/// When a 503 asks the caller to come back, in seconds.
+const RETRY_AFTER_OUTAGE: u64 = 2;
+
+/// Serves an HTTP endpoint as a Lambda function.
+///
+/// # Errors
+/// The environment is broken, or the Runtime API is gone.
+pub async fn serve<H, Answered>(handler: H) -> Result<(), Error>
+where
+    H: Fn(&'static App, Request, Timestamp) -> Answered + Sync,
+    Answered: Future<Output = Result<Answer, ApiError>> + Send,
+{
+    let app = cold_start()?;
+    let handler = &handler;
+    lambda_http::run(service_fn(move |request: Request| async move {
+        Ok::<_, Infallible>(respond(app, handler, request, Timestamp::now()).await)
+    }))
+    .await
+}
+
+/// Runs a job as a Lambda function: for a schedule, or for whoever IAM lets invoke it. An event that is no
+/// `Input` is an error of that invocation, and the process lives on.
+///
+/// # Errors
+/// The environment is broken, or the Runtime API is gone.
+pub async fn run_job<J, Input, Output, Done>(job: J) -> Result<(), Error>
+where
+    J: Fn(&'static App, Input, Timestamp, Instant) -> Done,
+    Input: DeserializeOwned,
+    Output: Serialize,
+    Done: Future<Output = Result<Output, JobError>>,
+{
+    let app = cold_start()?;
+    let job = &job;
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Input>| async move {
+        let now = Timestamp::now();
+        let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
+        let time_left = Timestamp::from_millis(deadline).since(now);
+        job(app, event.payload, now, Instant::now() + time_left).await
+    }))
+    .await
+}
+
+fn cold_start() -> Result<&'static App, ConfigError> {
+    log_as_json();
+    let app = App::from_env().inspect_err(|error| error!(%error, "the function's environment is broken"))?;
+    Ok(Box::leak(Box::new(app)))
+}
+
+/// One JSON object per line, at the level that Lambda's logging configuration sets.
+pub fn log_as_json() {
+    let level =
+        env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
+    // Only the first call in a process takes effect.
+    let _already_set = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false)
+        .with_max_level(level)
+        .try_init();
+}
+
+/// Why a job failed: the error that its invocation ends with.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The input breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] crate::error::Invalid),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// Some of the work failed. The next run tries it again.
+    #[error("{failed} of the work failed, first: {first}")]
+    Partial {
+        /// How much.
+        failed: u64,
+        /// The first failure.
+        first: String,
+    },
+}
+
+impl From<JobError> for Diagnostic {
+    fn from(error: JobError) -> Self {
+        let error_type = match &error {
+            JobError::Invalid(_) => "Invalid",
+            JobError::Store(_) => "Store",
+            JobError::Partial { .. } => "Partial",
+        };
+        Self { error_type: error_type.to_owned(), error_message: error.to_string() }
+    }
+}
+
+/// Answers one request: the same on Lambda and in the local system.
+///
+/// Never fails and never hangs: what takes longer than [`REQUEST_BUDGET`] is a 503, a panic is a 500.
+pub async fn respond<H, Answered>(
+    app: &'static App,
+    handler: &H,
+    request: Request,
+    now: Timestamp,
+) -> Response<Body>
+where
+    H: Fn(&'static App, Request, Timestamp) -> Answered + Sync,
+    Answered: Future<Output = Result<Answer, ApiError>> + Send,
+{
+    let contract = Contract::of(request.uri().path());
+    let request_id = request_id(&request);
+    let result = if request.body().len() > BODY_LIMIT {
+        Err(ErrorKind::PayloadTooLarge("the body must have at most 64 KiB".into()).into())
+    } else {
+        let call = AssertUnwindSafe(handler(app, request, now)).catch_unwind();
+        match tokio::time::timeout(REQUEST_BUDGET, call).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref())).into()),
+            Err(_) => Err(ErrorKind::Unavailable("the request's time is over".to_owned()).into()),
+        }
+    };
+    match result.and_then(|answer| success(contract, &answer, now)) {
+        Ok(response) => with_request_id(response, &request_id),
+        Err(error) => {
+            log_failure(&error.kind, &request_id);
+            with_request_id(refusal(contract, &error, &request_id, now), &request_id)
+        }
+    }
+}
+
+fn success(contract: Contract, answer: &Answer, now: Timestamp) -> Result<Response<Body>, ApiError> {
+    let body =
+        contract.encode(&answer.outcome, now).map_err(|error| ErrorKind::Internal(error.to_string()))?;
+    let mut response = match answer.outcome {
+        Outcome::Preflight => empty(204),
+        _ => json(200, body),
+    };
+    if let Some(quota) = &answer.quota {
+        set_quota(response.headers_mut(), quota, now);
+    }
+    Ok(response)
+}
+
+fn refusal(contract: Contract, error: &ApiError, request_id: &str, now: Timestamp) -> Response<Body> {
+    let body = contract.encode_error(&error.kind, request_id).unwrap_or_default();
+    let mut response = json(contract.status(&error.kind), body);
+    let status = response.status();
+    let headers = response.headers_mut();
+    if let Some(quota) = &error.quota {
+        set_quota(headers, quota, now);
+    }
+    match &error.kind {
+        ErrorKind::RateLimited => {
+            let seconds = error.quota.map_or(1, |quota| quota.retry_after(now));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        ErrorKind::Unavailable(_) => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_OUTAGE));
+        }
+        ErrorKind::MethodNotAllowed { allow } => set(headers, ALLOW.as_str(), allow),
+        _ if status == 401 => set(headers, WWW_AUTHENTICATE.as_str(), "Bearer"),
+        _ => {}
+    }
+    response
+}
+
+fn empty(status: u16) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status.try_into().unwrap_or_default();
+    response
+}
+
+fn json(status: u16, body: String) -> Response<Body> {
+    let mut response = empty(status);
+    *response.body_mut() = Body::Text(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn set_quota(headers: &mut HeaderMap, quota: &Quota, now: Timestamp) {
+    set(headers, "ratelimit-policy", quota.policy_header());
+    set(headers, "ratelimit", quota.state_header(now));
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: impl Display) {
+    if let Ok(value) = HeaderValue::try_from(value.to_string()) {
+        headers.insert(name, value);
+    }
+}
+
+fn with_request_id(mut response: Response<Body>, request_id: &str) -> Response<Body> {
+    set(response.headers_mut(), X_REQUEST_ID, request_id);
+    response
+}
+
+/// The caller's request id, if it is at most 128 visible ASCII characters; else API Gateway's; else a new one.
+fn request_id(request: &Request) -> String {
+    let callers = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::trim);
+    let gateways = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.as_deref(),
+        _ => None,
+    };
+    let is_sane = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    callers.filter(is_sane).or(gateways.filter(is_sane)).map_or_else(
+        || uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
+        str::to_owned,
+    )
+}
+
+/// A bug is an error; an outage is DynamoDB's, and a warning. The caller's mistakes are the caller's to log.
+fn log_failure(error: &ErrorKind, request_id: &str) {
+    let cause = error.cause().unwrap_or_default();
+    match error {
+        ErrorKind::Internal(_) => error!(request_id, cause, "internal error"),
+        ErrorKind::Unavailable(_) => warn!(request_id, cause, "unavailable"),
+        _ => {}
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic: {}", text.unwrap_or("without a text"))
+}
+
+/// The time that a job keeps back, to report before its function's deadline.
+pub const REPORTING_TIME: Duration = Duration::from_secs(5);

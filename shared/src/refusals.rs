@@ -1,0 +1,152 @@
+//! Refusals that an environment remembers, so that a caller in a loop costs nothing.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::credential::KeyDigest;
+use crate::rate_limit::{Policy, Quota};
+use crate::time::Timestamp;
+
+/// How many refusals are remembered; the least recently met are forgotten first.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+
+/// How long an unknown key stays refused without a look. Only keys that were never issued, or are over for
+/// good, are unknown, so this delays nobody.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+/// Who was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Caller {
+    Key([u8; 32]),
+    Address(String),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    OverLimit(Quota),
+    Unknown { until: Timestamp },
+}
+
+/// What a remembered refusal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// Over this limit, until its window ends.
+    OverLimit(Quota),
+    /// No agent has this key.
+    Unknown,
+}
+
+/// The refusals of one environment, bounded. Pending and revoked agents are not among them: approval and
+/// restore take effect with the next request.
+#[derive(Debug)]
+pub struct Refusals {
+    refused: Mutex<LruCache<(Caller, Option<Policy>), Refused>>,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { refused: Mutex::new(LruCache::new(CAPACITY)) }
+    }
+}
+
+impl Refusals {
+    /// The refusal that a call with this key meets again, if any.
+    #[must_use]
+    pub fn of_key(&self, digest: &KeyDigest, policy: Policy, now: Timestamp) -> Option<Remembered> {
+        let caller = Caller::Key(*digest.as_bytes());
+        self.recall((caller.clone(), None), now).or_else(|| self.recall((caller, Some(policy)), now))
+    }
+
+    /// The limit that calls from this address are over, if any.
+    #[must_use]
+    pub fn of_address(&self, address: &str, policy: Policy, now: Timestamp) -> Option<Quota> {
+        match self.recall((Caller::Address(address.to_owned()), Some(policy)), now) {
+            Some(Remembered::OverLimit(quota)) => Some(quota),
+            _ => None,
+        }
+    }
+
+    /// Remembers that this key is over a limit.
+    pub fn key_over_limit(&self, digest: &KeyDigest, quota: Quota) {
+        self.remember((Caller::Key(*digest.as_bytes()), Some(quota.policy)), Refused::OverLimit(quota));
+    }
+
+    /// Remembers that this address is over a limit.
+    pub fn address_over_limit(&self, address: &str, quota: Quota) {
+        self.remember((Caller::Address(address.to_owned()), Some(quota.policy)), Refused::OverLimit(quota));
+    }
+
+    /// Remembers that nobody has this key.
+    pub fn unknown_key(&self, digest: &KeyDigest, now: Timestamp) {
+        let until = now.plus(UNKNOWN_FOR);
+        self.remember((Caller::Key(*digest.as_bytes()), None), Refused::Unknown { until });
+    }
+
+    fn remember(&self, whom: (Caller, Option<Policy>), refused: Refused) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).put(whom, refused);
+    }
+
+    fn recall(&self, whom: (Caller, Option<Policy>), now: Timestamp) -> Option<Remembered> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, remembered) = match *refused.get(&whom)? {
+            Refused::OverLimit(quota) => (quota.resets_at, Remembered::OverLimit(quota)),
+            Refused::Unknown { until } => (until, Remembered::Unknown),
+        };
+        if now < until {
+            return Some(remembered);
+        }
+        refused.pop(&whom);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::ApiKey;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn over(policy: Policy) -> Quota {
+        Quota::after(policy, 60, 60, NOW)
+    }
+
+    #[test]
+    fn over_the_limit_lasts_until_the_window_ends() {
+        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
+        refusals.key_over_limit(&digest, over(Policy::Heartbeats));
+        let recall = |millis| refusals.of_key(&digest, Policy::Heartbeats, Timestamp::from_millis(millis));
+        assert_eq!(recall(59_999), Some(Remembered::OverLimit(over(Policy::Heartbeats))));
+        assert_eq!(recall(60_000), None);
+    }
+
+    #[test]
+    fn one_limit_says_nothing_of_another() {
+        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
+        refusals.key_over_limit(&digest, over(Policy::Heartbeats));
+        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW), None);
+        refusals.address_over_limit("192.0.2.1", over(Policy::Registrations));
+        assert_eq!(refusals.of_address("192.0.2.1", Policy::FailedVerifications, NOW), None);
+        assert!(refusals.of_address("192.0.2.1", Policy::Registrations, NOW).is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_everywhere_for_a_second() {
+        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
+        refusals.unknown_key(&digest, NOW);
+        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW), Some(Remembered::Unknown));
+        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW.plus(UNKNOWN_FOR)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let refusals = Refusals::default();
+        for _ in 0..2 * CAPACITY.get() {
+            refusals.unknown_key(&ApiKey::generate().digest(), NOW);
+        }
+        assert_eq!(refusals.refused.lock().unwrap().len(), CAPACITY.get());
+    }
+}

@@ -1,0 +1,335 @@
+//! The store: DynamoDB through the AWS SDK. One file per table or transition, one `impl Store` each.
+//!
+//! Every state change is one conditional write on the state that was read. A refused condition is an outcome,
+//! not an error; so is a transaction conflict, which means that somebody else was there first.
+
+mod agents;
+mod check_in;
+mod events;
+mod sweep;
+mod tokens;
+mod windows;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::{ContextV7, Uuid};
+
+pub use self::agents::{NewAgent, Verification};
+pub use self::check_in::{Call, CheckIn, Claim};
+pub use self::sweep::{SweepReport, SweepSettings};
+
+use crate::config::{Config, Tables, env};
+use crate::credential::KeyDigest;
+use crate::event::{Actor, Event, expiry};
+use crate::time::Timestamp;
+
+/// A row as DynamoDB gives it.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// Why the store could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Lost every race that it tried; nothing was changed.
+    #[error("lost the race {RACES} times")]
+    Contended,
+    /// DynamoDB is throttled or does not answer. Whether the write happened is unknown.
+    #[error("DynamoDB is unavailable: {0}")]
+    Unavailable(String),
+    /// DynamoDB refused what no caller can cause: a missing table, a right that is not there, a broken row.
+    #[error("DynamoDB refused: {0}")]
+    Broken(String),
+}
+
+/// How often a change starts again after it lost a race, before the caller is asked to come back.
+const RACES: u32 = 3;
+
+/// The longest pause before a change starts again. Each one takes a random part of it.
+const RACE_JITTER: Duration = Duration::from_millis(50);
+
+/// The AWS SDK's own time limits. The longest operation ends well inside the 10 s that the template gives an
+/// HTTP function.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+const ATTEMPTS: u32 = 3;
+
+/// Lambda freezes an idle environment, and its connections die unnoticed; DynamoDB closes them after a minute.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// Where DynamoDB is.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    /// Another endpoint than AWS's own, as a URL. `AWS_ENDPOINT_URL_DYNAMODB`.
+    pub url: Option<String>,
+    /// `AWS_REGION`.
+    pub region: Option<String>,
+    /// Fixed credentials for an engine that checks none; else the environment's.
+    pub any_credentials: bool,
+}
+
+impl Endpoint {
+    /// What the function's environment says.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self { url: env("AWS_ENDPOINT_URL_DYNAMODB"), region: env("AWS_REGION"), any_credentials: false }
+    }
+
+    /// A client for this endpoint. It connects with its first request.
+    #[must_use]
+    pub fn client(self) -> Client {
+        let http_client = aws_smithy_http_client::Builder::new()
+            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .build_https();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(Duration::from_millis(50))
+            .with_max_backoff(Duration::from_millis(500));
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(self.region.unwrap_or_else(|| "us-east-1".to_owned())))
+            .http_client(http_client)
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        let config = match self.url {
+            Some(url) => config.endpoint_url(url),
+            None => config,
+        };
+        let config = if self.any_credentials {
+            config.credentials_provider(Credentials::new("rollcall", "rollcall", None, None, "any"))
+        } else {
+            config.credentials_provider(EnvironmentVariableCredentialsProvider::new())
+        };
+        Client::from_conf(config.build())
+    }
+}
+
+/// The store. Methods are named for the transition they make.
+#[derive(Debug)]
+pub struct Store {
+    client: Client,
+    tables: Tables,
+    default_limit: u32,
+    event_retention: Duration,
+    system_event_retention: Duration,
+    pending_retention: Duration,
+    event_ids: Mutex<ContextV7>,
+}
+
+impl Store {
+    /// A store over `client`, with the tables and retentions of `config`.
+    #[must_use]
+    pub fn new(client: Client, config: &Config) -> Self {
+        Self {
+            client,
+            tables: config.tables.clone(),
+            default_limit: config.rate_limit,
+            event_retention: config.event_retention,
+            system_event_retention: config.system_event_retention,
+            pending_retention: config.pending_retention,
+            event_ids: Mutex::new(ContextV7::new()),
+        }
+    }
+
+    /// Asks DynamoDB for a row that is not there.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let request = self.client.get_item().table_name(&self.tables.agents).key("agent_id", string("ping"));
+        request.send().await.map(|_| ()).map_err(|error| failure(&error))
+    }
+
+    /// A `UUIDv7` later than every one before it, also within one millisecond.
+    fn next_event_id(&self, now: Timestamp) -> Uuid {
+        let millis = now.as_millis().unsigned_abs();
+        let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
+        Uuid::new_v7(uuid::Timestamp::from_unix(&self.event_ids, millis / 1000, nanos))
+    }
+
+    /// An event of the system's own.
+    fn record(
+        &self,
+        partition: impl ToString,
+        event_type: &str,
+        actor: Actor,
+        payload: &Value,
+        now: Timestamp,
+    ) -> Event {
+        Event {
+            partition: partition.to_string(),
+            event_id: self.next_event_id(now),
+            event_type: event_type.to_owned(),
+            actor,
+            payload: payload.to_string(),
+            created_at: now,
+            expires_at: expiry(now, self.system_event_retention),
+        }
+    }
+
+    /// The write of an event, as part of the transaction of its change.
+    fn put_event(&self, event: &Event) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder()
+            .table_name(&self.tables.events)
+            .set_item(Some(to_item(event)?))
+            .condition_expression("attribute_not_exists(event_id)");
+        Ok(TransactWriteItem::builder().put(put.build().map_err(broken)?).build())
+    }
+}
+
+/// The outcome of one conditional write.
+enum Write {
+    /// It happened; the row as it is now.
+    Applied(Item),
+    /// The condition was not met; the row as it is, if there is one.
+    Refused(Option<Item>),
+    /// A transaction on the same row was under way.
+    Conflicted,
+}
+
+/// Sends a conditional update, asking for the row either way: neither answer costs anything.
+async fn update(request: UpdateItemFluentBuilder) -> Result<Write, StoreError> {
+    let sent = request
+        .return_values(ReturnValue::AllNew)
+        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+        .send()
+        .await;
+    match sent {
+        Ok(output) => Ok(Write::Applied(output.attributes.unwrap_or_default())),
+        Err(SdkError::ServiceError(refused)) => match refused.into_err() {
+            UpdateItemError::ConditionalCheckFailedException(failed) => Ok(Write::Refused(failed.item)),
+            UpdateItemError::TransactionConflictException(_) => Ok(Write::Conflicted),
+            error => Err(service_failure(&error)),
+        },
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+/// The outcome of one transaction.
+enum Transaction {
+    /// All of it happened.
+    Applied,
+    /// Nothing happened: the condition of the write at this place was not met. The row as it is, if there is one.
+    Refused(usize, Option<Item>),
+    /// Nothing happened: another transaction or write on one of the rows was under way.
+    Conflicted,
+}
+
+/// Sends a transaction. The SDK's idempotency token makes a resent one count once.
+async fn transact(client: &Client, writes: Vec<TransactWriteItem>) -> Result<Transaction, StoreError> {
+    let sent = client.transact_write_items().set_transact_items(Some(writes)).send().await;
+    let error = match sent {
+        Ok(_) => return Ok(Transaction::Applied),
+        Err(SdkError::ServiceError(refused)) => refused.into_err(),
+        Err(error) => return Err(failure(&error)),
+    };
+    match error {
+        TransactWriteItemsError::TransactionCanceledException(canceled) => {
+            let reasons = canceled.cancellation_reasons.unwrap_or_default();
+            let codes: Vec<String> = reasons.iter().filter_map(|reason| reason.code.clone()).collect();
+            let refused = |code: &str| codes.iter().position(|it| it == code);
+            if let Some(place) = refused("ConditionalCheckFailed") {
+                Ok(Transaction::Refused(place, reasons.into_iter().nth(place).and_then(|reason| reason.item)))
+            } else if refused("TransactionConflict").is_some() {
+                Ok(Transaction::Conflicted)
+            } else if refused("ThrottlingError")
+                .or_else(|| refused("ProvisionedThroughputExceeded"))
+                .is_some()
+            {
+                Err(StoreError::Unavailable(format!("transaction throttled: {codes:?}")))
+            } else {
+                Err(StoreError::Broken(format!("transaction canceled: {codes:?}")))
+            }
+        }
+        TransactWriteItemsError::TransactionInProgressException(_) => Ok(Transaction::Conflicted),
+        error => Err(service_failure(&error)),
+    }
+}
+
+/// Waits a random part of [`RACE_JITTER`] before a change starts again.
+async fn pause_after_lost_race() {
+    tokio::time::sleep(RACE_JITTER.mul_f64(rand::random())).await;
+}
+
+/// Errors of the service that pass by themselves. The SDK has already tried again.
+const PASSING: [&str; 6] = [
+    "InternalServerError",
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ServiceUnavailable",
+    "ThrottlingException",
+];
+
+/// An error that DynamoDB answered. Only code and message are kept: an error's item holds digests.
+fn service_failure(error: &impl ProvideErrorMetadata) -> StoreError {
+    let (code, message) = (error.code().unwrap_or("no code"), error.message().unwrap_or("no message"));
+    let cause = format!("{code}: {message}");
+    if PASSING.contains(&code) { StoreError::Unavailable(cause) } else { StoreError::Broken(cause) }
+}
+
+/// An error of any operation, from DynamoDB or from the way there.
+fn failure<E, R>(error: &SdkError<E, R>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    match error {
+        SdkError::ServiceError(refused) => service_failure(refused.err()),
+        SdkError::ConstructionFailure(_) => StoreError::Broken(DisplayErrorContext(error).to_string()),
+        _ => StoreError::Unavailable(DisplayErrorContext(error).to_string()),
+    }
+}
+
+/// A request or a row that this program itself got wrong.
+fn broken(error: impl std::error::Error) -> StoreError {
+    StoreError::Broken(error.to_string())
+}
+
+fn to_item<T: Serialize>(row: &T) -> Result<Item, StoreError> {
+    serde_dynamo::aws_sdk_dynamodb_1::to_item(row).map_err(broken)
+}
+
+fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, StoreError> {
+    serde_dynamo::aws_sdk_dynamodb_1::from_item(item).map_err(broken)
+}
+
+fn string(value: impl ToString) -> AttributeValue {
+    AttributeValue::S(value.to_string())
+}
+
+fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn moment(value: Timestamp) -> AttributeValue {
+    number(value.as_millis())
+}
+
+fn binary(digest: &KeyDigest) -> AttributeValue {
+    AttributeValue::B(Blob::new(digest.as_bytes()))
+}

@@ -1,0 +1,151 @@
+//! Events that agents post.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{
+    Put, PutRequest, ReturnValuesOnConditionCheckFailure, TransactWriteItem, WriteRequest,
+};
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use super::{RACES, Store, StoreError, Transaction};
+use super::{broken, failure, from_item, number, pause_after_lost_race, service_failure, to_item, transact};
+use crate::agent::AgentId;
+use crate::event::{Actor, Event, Marker, Posting, expiry};
+use crate::time::Timestamp;
+
+/// How often the rest of a batch is sent that DynamoDB left unprocessed, and the first pause before it.
+const BATCH_ATTEMPTS: u32 = 4;
+const BATCH_BACKOFF: Duration = Duration::from_millis(50);
+
+impl Store {
+    /// Stores what an agent posts: one outcome for each posting, in order. An acknowledged event is durable.
+    ///
+    /// A single event costs one request, a batch one for all events without an id of their own, and each event
+    /// with an id of its own one more: a transaction with its marker.
+    ///
+    /// Posted ids of one call are ascending, in the order of the postings.
+    pub async fn post_events(
+        &self,
+        agent_id: AgentId,
+        postings: Vec<Posting>,
+        now: Timestamp,
+    ) -> Vec<Result<Uuid, StoreError>> {
+        let (mut plain, mut marked) = (Vec::new(), Vec::new());
+        for (place, posting) in postings.into_iter().enumerate() {
+            let event = Event {
+                partition: agent_id.to_string(),
+                event_id: self.next_event_id(now),
+                event_type: posting.event_type,
+                actor: Actor::Agent,
+                payload: posting.payload,
+                created_at: now,
+                expires_at: expiry(now, self.event_retention),
+            };
+            match posting.own_id {
+                None => plain.push((place, event)),
+                Some(own_id) => marked.push((place, event, own_id)),
+            }
+        }
+        let marked = marked
+            .into_iter()
+            .map(async |(place, event, own_id)| (place, self.put_once(&event, &own_id, now).await));
+        let (plain, marked) = futures_util::future::join(self.put_plain(plain), join_all(marked)).await;
+        let mut outcomes: Vec<_> = plain.into_iter().chain(marked).collect();
+        outcomes.sort_by_key(|(place, _)| *place);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    async fn put_plain(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<Uuid, StoreError>)> {
+        match events.as_slice() {
+            [] => Vec::new(),
+            [(place, event)] => vec![(*place, self.put_one(event).await)],
+            _ => self.put_batch(events).await,
+        }
+    }
+
+    async fn put_one(&self, event: &Event) -> Result<Uuid, StoreError> {
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.tables.events)
+            .set_item(Some(to_item(event)?))
+            .condition_expression("attribute_not_exists(event_id)");
+        match request.send().await {
+            Ok(_) => Ok(event.event_id),
+            Err(SdkError::ServiceError(refused)) => match refused.into_err() {
+                // The id was drawn for this call: only its own first sending can have stored it.
+                PutItemError::ConditionalCheckFailedException(_) => Ok(event.event_id),
+                error => Err(service_failure(&error)),
+            },
+            Err(error) => Err(failure(&error)),
+        }
+    }
+
+    async fn put_batch(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<Uuid, StoreError>)> {
+        let ids: Vec<(usize, Uuid)> = events.iter().map(|(place, event)| (*place, event.event_id)).collect();
+        let left = self.write_batch(events.iter().map(|(_, event)| event)).await;
+        let outcome = |event_id: Uuid| match &left {
+            Ok(left) if left.contains(&event_id) => {
+                Err(StoreError::Unavailable("the batch was not taken whole".to_owned()))
+            }
+            Ok(_) => Ok(event_id),
+            Err(StoreError::Broken(cause)) => Err(StoreError::Broken(cause.clone())),
+            Err(error) => Err(StoreError::Unavailable(error.to_string())),
+        };
+        ids.into_iter().map(|(place, event_id)| (place, outcome(event_id))).collect()
+    }
+
+    /// Writes a batch of at most 25 events; the answer is the ids of those that DynamoDB did not take.
+    async fn write_batch(&self, events: impl Iterator<Item = &Event>) -> Result<Vec<Uuid>, StoreError> {
+        let mut requests = Vec::new();
+        for event in events {
+            let put = PutRequest::builder().set_item(Some(to_item(event)?)).build().map_err(broken)?;
+            requests.push(WriteRequest::builder().put_request(put).build());
+        }
+        for attempt in 0..BATCH_ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(BATCH_BACKOFF * 2_u32.pow(attempt)).await;
+            }
+            let request = self.client.batch_write_item().request_items(&self.tables.events, requests);
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            requests =
+                output.unprocessed_items.unwrap_or_default().remove(&self.tables.events).unwrap_or_default();
+            if requests.is_empty() {
+                break;
+            }
+        }
+        let event_id = |request: WriteRequest| {
+            let id = request.put_request?.item.remove("event_id")?;
+            Uuid::parse_str(id.as_s().ok()?).ok()
+        };
+        Ok(requests.into_iter().filter_map(event_id).collect())
+    }
+
+    /// Stores an event and its marker, or finds the event that the same id stored before.
+    async fn put_once(&self, event: &Event, own_id: &str, now: Timestamp) -> Result<Uuid, StoreError> {
+        let marker = event.marker(own_id);
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            let mark = Put::builder()
+                .table_name(&self.tables.events)
+                .set_item(Some(to_item(&marker)?))
+                .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now_seconds")
+                .expression_attribute_values(":now_seconds", number(now.as_seconds()))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .build()
+                .map_err(broken)?;
+            let writes = vec![TransactWriteItem::builder().put(mark).build(), self.put_event(event)?];
+            match transact(&self.client, writes).await? {
+                Transaction::Applied => return Ok(event.event_id),
+                Transaction::Refused(_, Some(row)) => return Ok(from_item::<Marker>(row)?.marks),
+                Transaction::Refused(_, None) | Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+}

@@ -1,0 +1,280 @@
+//! The system under test: the local system over the real engine, behind a proxy that counts and breaks.
+//!
+//! `ROLLCALL_TEST_DYNAMODB=URL` puts another DynamoDB endpoint in the engine's place.
+
+#![allow(dead_code, reason = "each test binary uses its own part of it")]
+
+pub mod dynamodb_proxy;
+pub mod loopback;
+pub mod runtime_api;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::{Clock, Database, Options, System};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use shared::config::env;
+use shared::store::Endpoint;
+use shared::time::Timestamp;
+use tokio::net::TcpListener;
+
+use dynamodb_proxy::DynamoDbProxy;
+
+/// Where every test's clock stands at first: 2026-01-01T00:00:30Z, in the middle of a rate-limit window.
+pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
+
+/// How a system under test is to be.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    parameters: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// Another value for one of the template's parameters.
+    pub fn parameter(mut self, name: &str, value: impl ToString) -> Self {
+        self.parameters.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Starts the system.
+    pub async fn start(self) -> TestSystem {
+        let engine = dynamodb_endpoint().await;
+        let proxy = DynamoDbProxy::start(&engine).await;
+        let prefix = format!("rollcall-test-{:032x}", rand_u128());
+        let options = Options {
+            parameters: self.parameters,
+            database: Database::Endpoint(proxy.endpoint().to_owned()),
+            table_prefix: prefix.clone(),
+            clock: Clock::standing_at(START),
+            schedules: None,
+            ..Options::default()
+        };
+        let system = System::start(options).await.expect("the system starts");
+        proxy.take();
+        TestSystem {
+            url: format!("http://{}", system.address()),
+            dynamodb: client(&engine),
+            http: reqwest::Client::new(),
+            system,
+            proxy,
+            prefix,
+        }
+    }
+}
+
+fn rand_u128() -> u128 {
+    uuid::Uuid::now_v7().as_u128()
+}
+
+/// The engine that the tests run over: a new one in memory, or the one that the environment names.
+pub async fn dynamodb_endpoint() -> String {
+    if let Some(url) = env("ROLLCALL_TEST_DYNAMODB") {
+        return url;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let engine = dynoxide::Database::memory().expect("an engine");
+    tokio::spawn(dynoxide::server::serve_on(listener, engine));
+    url
+}
+
+/// A client of the tests' own, past the proxy.
+pub fn client(url: &str) -> Client {
+    let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
+    Endpoint { url: Some(url.to_owned()), any_credentials, ..Endpoint::from_env() }.client()
+}
+
+/// A running system of a test's own, with a clock that stands still until the test advances it.
+pub struct TestSystem {
+    pub system: System,
+    /// Between the system and the engine.
+    pub proxy: DynamoDbProxy,
+    /// Past the proxy.
+    pub dynamodb: Client,
+    http: reqwest::Client,
+    url: String,
+    prefix: String,
+}
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Reply {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// The envelope's `data`, of a 200.
+    #[track_caller]
+    pub fn data(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.text);
+        assert_eq!(self.json()["ok"], true, "{}", self.text);
+        self.json()["data"].clone()
+    }
+
+    /// Status and the envelope's error code.
+    #[track_caller]
+    pub fn refusal(&self) -> (u16, String) {
+        assert_eq!(self.json()["ok"], false, "{}", self.text);
+        (self.status, self.json()["error"]["code"].as_str().expect("a code").to_owned())
+    }
+
+    /// The envelope's error message.
+    #[track_caller]
+    pub fn message(&self) -> String {
+        self.json()["error"]["message"].as_str().expect("a message").to_owned()
+    }
+
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// An agent as its own client knows it.
+#[derive(Clone, Debug)]
+pub struct TestAgent {
+    pub id: String,
+    pub key: String,
+}
+
+impl TestSystem {
+    /// A system as `cargo run` starts it: open registration, agents verify themselves.
+    pub async fn start() -> Self {
+        Self::with().start().await
+    }
+
+    /// The same, to be changed before it starts.
+    pub fn with() -> Setup {
+        let parameters = [("Registration", "open"), ("Approval", "key")];
+        Setup { parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+    }
+
+    /// Sends a request with these headers and this body, as it is.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<String>,
+    ) -> Reply {
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body.into());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Reply { status, headers, text: response.text().await.expect("a body") }
+    }
+
+    /// `POST` with a JSON body and no header.
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(Method::POST, path, &[], body.to_string()).await
+    }
+
+    /// `GET` without a header.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    /// A pending agent.
+    pub async fn registered(&self, name: &str) -> TestAgent {
+        let data = self.post("/api/agents/register", &json!({ "name": name })).await.data();
+        let text = |field: &str| data[field].as_str().expect("a string").to_owned();
+        TestAgent { id: text("agentId"), key: text("apiKey") }
+    }
+
+    /// An active agent that has not beaten yet.
+    pub async fn verified(&self, name: &str) -> TestAgent {
+        let agent = self.registered(name).await;
+        self.post("/api/agents/verify", &json!({ "apiKey": agent.key })).await.data();
+        agent
+    }
+
+    /// A heartbeat in the envelope.
+    pub async fn beat(&self, agent: &TestAgent, status: &str) -> Reply {
+        self.post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status })).await
+    }
+
+    /// Moves the functions' clock on.
+    pub fn advance(&self, duration: Duration) {
+        self.system.clock().advance(duration);
+    }
+
+    /// The functions' clock.
+    pub fn now(&self) -> Timestamp {
+        self.system.clock().now()
+    }
+
+    /// Runs the sweep once; its report.
+    pub async fn sweep(&self) -> Value {
+        self.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.expect("a whole sweep")
+    }
+
+    /// Invokes a job, as IAM or a schedule would.
+    pub async fn run_job(&self, binary: &str, input: &Value) -> Result<Value, String> {
+        let answer = self.system.run_job(binary, &input.to_string()).await.expect("a job of that name");
+        answer.map_err(|error| error.to_string())
+    }
+
+    /// Mints a token; the answer of `mint-token`.
+    pub async fn mint(&self, request: &Value) -> Value {
+        self.run_job("mint-token", request).await.expect("a token")
+    }
+
+    /// A new operator token.
+    pub async fn operator_token(&self) -> String {
+        let minted = self.mint(&json!({ "kind": "operator" })).await;
+        minted["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The name of a table, by its logical id in the template.
+    pub fn table(&self, logical_id: &str) -> String {
+        format!("{}-{logical_id}", self.prefix)
+    }
+
+    /// An agent's row, straight from the table.
+    pub async fn row(&self, agent: &TestAgent) -> BTreeMap<String, AttributeValue> {
+        let request = self.dynamodb.get_item().table_name(self.table("AgentsTable")).consistent_read(true);
+        let output =
+            request.key("agent_id", AttributeValue::S(agent.id.clone())).send().await.expect("a row");
+        output.item.unwrap_or_default().into_iter().collect()
+    }
+
+    /// The rows of a partition of the events table, oldest first, markers included.
+    pub async fn event_rows(&self, partition: &str) -> Vec<BTreeMap<String, AttributeValue>> {
+        let mut pages = self
+            .dynamodb
+            .query()
+            .table_name(self.table("EventsTable"))
+            .key_condition_expression("agent_id = :partition")
+            .expression_attribute_values(":partition", AttributeValue::S(partition.to_owned()))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send();
+        let mut rows = Vec::new();
+        while let Some(row) = pages.next().await {
+            rows.push(row.expect("a row").into_iter().collect());
+        }
+        rows
+    }
+
+    /// The types of an agent's events, oldest first.
+    pub async fn event_types(&self, agent: &TestAgent) -> Vec<String> {
+        let rows = self.event_rows(&agent.id).await;
+        let text = |value: &AttributeValue| value.as_s().expect("a string").clone();
+        rows.iter().filter_map(|row| row.get("event_type").map(text)).collect()
+    }
+}
