@@ -149,31 +149,29 @@ impl<L: Fn(&str) -> Option<String>> Environment<L> {
 mod tests {
     use super::*;
 
-    fn lookup(name: &str) -> Option<String> {
-        Some(
-            match name {
-                "REGISTRATION" => "open",
-                "APPROVAL" => "operator",
-                name if name.ends_with("_TABLE") => "some-table",
-                _ => "7",
-            }
-            .to_owned(),
-        )
+    fn value(name: &str) -> String {
+        let value = match name {
+            "REGISTRATION" => "open",
+            "APPROVAL" => "operator",
+            name if name.ends_with("_TABLE") => "some-table",
+            _ => "7",
+        };
+        value.to_owned()
     }
 
     #[test]
     fn a_whole_environment_is_read() {
-        let config = Config::read(lookup).unwrap();
+        let config = Config::read(|name| Some(value(name))).unwrap();
         assert_eq!(config.approval, Approval::Operator);
         assert_eq!(config.pending_retention, Duration::from_hours(7 * 24));
     }
 
     #[test]
     fn a_missing_or_broken_variable_is_named() {
-        let without = |missing: &'static str| move |name: &str| lookup(name).filter(|_| name != missing);
+        let without = |missing: &'static str| move |name: &str| (name != missing).then(|| value(name));
         let error = Config::read(without("EVENTS_TABLE")).unwrap_err();
         assert_eq!(error.to_string(), "EVENTS_TABLE: is not set");
-        let error = Config::read(|name| lookup(name).map(|_| "many".to_owned())).unwrap_err();
+        let error = Config::read(|_| Some("many".to_owned())).unwrap_err();
         assert_eq!(error.to_string(), r#"REGISTRATION: "many" is none of open, enrollment"#);
     }
 }

@@ -171,7 +171,6 @@ mod tests {
 
     #[test]
     fn a_marker_sorts_after_every_event_id() {
-        let last_uuid = Uuid::max().to_string();
-        assert!("id#".to_owned() > last_uuid);
+        assert!("id#" > Uuid::max().to_string().as_str());
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How long a test waits for something that must happen, before it fails instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A request whose body has arrived.
 pub type Request = hyper::Request<Bytes>;
@@ -60,7 +60,7 @@ pub fn patiently<F: Future>(what: &str, future: F) -> impl Future<Output = F::Ou
     async move {
         match tokio::time::timeout(PATIENCE, future).await {
             Ok(output) => output,
-            Err(_) => panic!("{caller}: waited {PATIENCE:?} in vain for {what}"),
+            Err(_elapsed) => panic!("{caller}: waited {PATIENCE:?} in vain for {what}"),
         }
     }
 }

@@ -214,7 +214,7 @@ impl LambdaProcess {
         let lines = patiently(&what, logs.wait_for(|lines| find(lines).is_some())).await;
         match lines {
             Ok(lines) => find(&lines).expect("the line that was waited for"),
-            Err(_) => panic!("the process ended without {what}"),
+            Err(_closed) => panic!("the process ended without {what}"),
         }
     }
 

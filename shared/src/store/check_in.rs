@@ -5,7 +5,7 @@
 //! with their event: saying `offline`, and coming back after having been announced offline.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
@@ -118,11 +118,10 @@ impl Absence {
     }
 }
 
-/// The counters that a write in `slot` removes: all but this slot's, `b0,b1,…,c60`.
+/// The counters that a write in `slot` removes: all but this slot's, `b0,b1,…,c60`. Each list is made once.
 fn other_slots(slot: i64) -> &'static str {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the initial value of each element")]
-    const EMPTY: OnceLock<String> = OnceLock::new();
-    static LISTS: [OnceLock<String>; SLOTS as usize] = [EMPTY; SLOTS as usize];
+    static LISTS: LazyLock<Vec<OnceLock<String>>> =
+        LazyLock::new(|| (0..SLOTS).map(|_| OnceLock::new()).collect());
     let list = usize::try_from(slot).ok().and_then(|slot| LISTS.get(slot)).unwrap_or(&LISTS[0]);
     list.get_or_init(|| {
         let others = |counter: char| {
