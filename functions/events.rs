@@ -7,7 +7,7 @@ use shared::app::App;
 use shared::contract::envelope::{self, Postings};
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Posting;
-use shared::store::Call;
+use shared::store::{Call, Caller};
 use shared::time::Timestamp;
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// not fail the others.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let (key, postings) = envelope::events(&request)?;
-    let (agent, quota) = app.check_in(&key, Call::Event, now).await?;
+    let (agent, quota) = app.check_in(&Caller::Key(key), Call::Event, now).await?;
     let outcome = match postings {
         Postings::One(posting) => post_one(app, agent.agent_id, posting, now).await,
         Postings::Batch(postings) => Ok(post_batch(app, agent.agent_id, postings, now).await),

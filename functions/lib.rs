@@ -2,14 +2,32 @@
 
 #![warn(missing_docs)]
 
+pub mod agent_healthz;
+pub mod approve;
+pub mod create_agent;
+pub mod create_token;
+pub mod delete_agent;
+pub mod delete_token;
+pub mod enroll;
 pub mod events;
 pub mod fallback;
+pub mod get_agent;
 pub mod health;
 pub mod heartbeat;
+pub mod list_agents;
+pub mod list_events;
+pub mod list_tokens;
 pub mod mint_token;
 pub mod register;
+pub mod restore;
+pub mod revoke;
+pub mod rotate_key;
 pub mod sweep;
+mod transition;
+pub mod update_agent;
+pub mod usage;
 pub mod verify;
+pub mod workspace;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -31,6 +49,26 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/agents/verify", "verify"),
     ("POST", "/api/agents/heartbeat", "heartbeat"),
     ("POST", "/api/agents/events", "events"),
+    ("POST", "/api/agents/rotate-key", "rotate-key"),
+    ("POST", "/api/v1/agent/heartbeat", "heartbeat"),
+    ("GET", "/api/v1/agent/healthz", "agent-healthz"),
+    ("POST", "/api/v1/agents/heartbeat", "enroll"),
+    ("GET", "/api/v1/agents", "list-agents"),
+    ("POST", "/api/v1/agents", "create-agent"),
+    ("GET", "/api/v1/agents/{agent_id}", "get-agent"),
+    ("PATCH", "/api/v1/agents/{agent_id}", "update-agent"),
+    ("DELETE", "/api/v1/agents/{agent_id}", "delete-agent"),
+    ("POST", "/api/v1/agents/{agent_id}/heartbeat", "heartbeat"),
+    ("POST", "/api/v1/agents/{agent_id}/approve", "approve"),
+    ("POST", "/api/v1/agents/{agent_id}/revoke", "revoke"),
+    ("POST", "/api/v1/agents/{agent_id}/restore", "restore"),
+    ("POST", "/api/v1/agents/{agent_id}/rotate-key", "rotate-key"),
+    ("GET", "/api/v1/agents/{agent_id}/events", "list-events"),
+    ("GET", "/api/v1/agents/{agent_id}/usage", "usage"),
+    ("GET", "/api/v1/agents/{agent_id}/workspace", "workspace"),
+    ("POST", "/api/v1/tokens", "create-token"),
+    ("GET", "/api/v1/tokens", "list-tokens"),
+    ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
     ("GET", "/health", "health"),
     ("GET", "/healthz", "health"),
     ("GET", "/readyz", "health"),
@@ -60,12 +98,29 @@ pub type Job = Box<
 #[must_use]
 pub fn function(binary: &str) -> Option<Function> {
     Some(match binary {
-        "register" => endpoint(register::handle),
-        "verify" => endpoint(verify::handle),
-        "heartbeat" => endpoint(heartbeat::handle),
+        "agent-healthz" => endpoint(agent_healthz::handle),
+        "approve" => endpoint(approve::handle),
+        "create-agent" => endpoint(create_agent::handle),
+        "create-token" => endpoint(create_token::handle),
+        "delete-agent" => endpoint(delete_agent::handle),
+        "delete-token" => endpoint(delete_token::handle),
+        "enroll" => endpoint(enroll::handle),
         "events" => endpoint(events::handle),
-        "health" => endpoint(health::handle),
         "fallback" => endpoint(fallback::handle),
+        "get-agent" => endpoint(get_agent::handle),
+        "health" => endpoint(health::handle),
+        "heartbeat" => endpoint(heartbeat::handle),
+        "list-agents" => endpoint(list_agents::handle),
+        "list-events" => endpoint(list_events::handle),
+        "list-tokens" => endpoint(list_tokens::handle),
+        "register" => endpoint(register::handle),
+        "restore" => endpoint(restore::handle),
+        "revoke" => endpoint(revoke::handle),
+        "rotate-key" => endpoint(rotate_key::handle),
+        "update-agent" => endpoint(update_agent::handle),
+        "usage" => endpoint(usage::handle),
+        "verify" => endpoint(verify::handle),
+        "workspace" => endpoint(workspace::handle),
         "sweep" => job(sweep::run),
         "mint-token" => job(mint_token::run),
         _ => return None,

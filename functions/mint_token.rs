@@ -3,6 +3,8 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::app::App;
+use shared::contract::mission_control::Minted;
+use shared::error::Invalid;
 use shared::event::Actor;
 use shared::json::Object;
 use shared::lambda::JobError;
@@ -22,5 +24,6 @@ pub async fn run(
 ) -> Result<Value, JobError> {
     let request = TokenRequest::parse(&Object::parse(input.get().as_bytes())?)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
-    Ok(minted.to_json())
+    let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is no enrollment token's id"))?;
+    Ok(serde_json::to_value(Minted::of(&minted))?)
 }

@@ -2,14 +2,14 @@
 
 use lambda_http::Request;
 use shared::answer::{Answer, Outcome};
-use shared::app::{App, TOKEN_USED_UP};
+use shared::app::App;
 use shared::config::Registration;
 use shared::contract::envelope;
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
-use shared::store::NewAgent;
+use shared::store::{Creation, NewAgent};
 use shared::time::Timestamp;
-use shared::token::TokenRow;
+use shared::token::TOKEN_USED_UP;
 
 /// Registers an agent: at most 3 requests to DynamoDB.
 ///
@@ -18,20 +18,27 @@ use shared::token::TokenRow;
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let new = envelope::registration(&request)?;
     let quota = app.count_registration(&request, now).await?;
-    register(app, &request, &new, now)
+    register(app, &request, new, now)
         .await
         .map_or_else(|error| Err(error.counted(quota)), |outcome| Ok(Answer::counted(outcome, quota)))
 }
 
-async fn register(app: &App, request: &Request, new: &NewAgent, now: Timestamp) -> Result<Outcome, ApiError> {
+async fn register(
+    app: &App,
+    request: &Request,
+    mut new: NewAgent,
+    now: Timestamp,
+) -> Result<Outcome, ApiError> {
     let token = match app.config.registration {
         Registration::Open => None,
         Registration::Enrollment => Some(app.enrollment(request.headers(), new.board_id, now).await?),
     };
+    new.board_id = new.board_id.or(token.as_ref().and_then(|token| token.board_id));
     let actor = token.as_ref().map_or(Actor::Agent, |token| Actor::Enrollment(token.token_id));
-    let one_off: Option<&TokenRow> = token.as_ref().filter(|token| !token.reusable);
-    match app.store.register(new, actor, one_off, now).await? {
-        Some((agent, key)) => Ok(Outcome::Registered(Box::new(agent), key)),
-        None => Err(ErrorKind::Unauthorized(TOKEN_USED_UP).into()),
+    let one_off = token.as_ref().filter(|token| !token.reusable);
+    match app.store.register(&new, actor, one_off, now).await? {
+        Creation::Created(agent, key) => Ok(Outcome::WithKey(agent, key, None)),
+        Creation::TokenUsedUp => Err(ErrorKind::Unauthorized(TOKEN_USED_UP).into()),
+        Creation::Exists => Err(ErrorKind::Internal("a new key's row exists".to_owned()).into()),
     }
 }

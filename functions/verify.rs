@@ -1,12 +1,13 @@
 //! `POST /api/agents/verify`: a pending agent becomes active, by its key or with an operator's approval.
 
 use lambda_http::Request;
-use shared::agent::AgentState;
+use shared::agent::{AgentId, AgentState};
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
 use shared::auth::{self, Denied};
 use shared::config::Approval;
 use shared::contract::envelope;
+use shared::credential::ApiKey;
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
 use shared::store::Verification;
@@ -24,20 +25,38 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let key = envelope::verification(&request)?;
     app.refuse_guessing(&request, now)?;
     let approver = match app.config.approval {
-        Approval::Key => Some(Actor::Agent),
-        Approval::Operator if auth::operator_token(request.headers()) == Err(Denied::Missing) => None,
-        Approval::Operator => Some(app.operator(request.headers(), now).await?),
+        Approval::Key => None,
+        Approval::Operator => match auth::operator_token(request.headers()) {
+            Err(Denied::Missing) => return waiting(app, &request, &key, now).await,
+            token => Some(app.approver(&token?, now).await?),
+        },
     };
-    let verification = match approver {
-        Some(actor) => app.store.verify(&key, actor, now).await?,
-        None => app.store.verification(&key, now).await?,
-    };
+    let actor = approver.as_ref().map_or(Actor::Agent, |token| Actor::Operator(token.token_id));
+    let verification = app.store.verify(&key, actor, now).await?;
+    if let (Some(token), Verification::Active(_)) = (&approver, verification) {
+        app.note_use(token, false, now).await;
+    }
+    answer(app, &request, verification, now).await
+}
+
+/// What an agent is told that waits for an operator's approval.
+async fn waiting(app: &App, request: &Request, key: &ApiKey, now: Timestamp) -> Result<Answer, ApiError> {
+    let agent = app.store.agent(AgentId::of_key(key), now).await?;
+    answer(app, request, Verification::of(agent.as_ref(), key, now), now).await
+}
+
+async fn answer(
+    app: &App,
+    request: &Request,
+    verification: Verification,
+    now: Timestamp,
+) -> Result<Answer, ApiError> {
     match verification {
         Verification::Active(agent_id) => Ok(Outcome::Verified(agent_id).into()),
         Verification::Inactive(AgentState::Pending) => Err(ErrorKind::ApprovalRequired.into()),
         Verification::Inactive(state) => Err(ErrorKind::Inactive(state).into()),
         Verification::UnknownKey => {
-            let quota = app.count_failed_verification(&request, now).await?;
+            let quota = app.count_failed_verification(request, now).await?;
             Err(ApiError::from(ErrorKind::InvalidKey("unknown API key")).counted(quota))
         }
     }

@@ -23,14 +23,20 @@ pub struct AgentId(Uuid);
 impl AgentId {
     /// The agent whose API keys have this key id.
     #[must_use]
-    pub fn of_key_id(key_id: &KeyId) -> Self {
+    pub fn of_key_id(key_id: KeyId) -> Self {
         Self(row_id("agent", key_id))
     }
 
     /// The agent whose API key this is, if it is anybody's.
     #[must_use]
     pub fn of_key(key: &ApiKey) -> Self {
-        Self(row_id("agent", key.key_id()))
+        Self::of_key_id(key.key_id())
+    }
+
+    /// Reads the id in a path; `None` if it is no UUID.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::parse_str(text).ok().map(Self)
     }
 }
 
@@ -194,6 +200,18 @@ impl HeartbeatConfig {
         Ok(Self { interval: Duration::from_secs(interval), tolerance: Duration::from_secs(tolerance) })
     }
 
+    /// The interval in whole seconds, as the wire shows it.
+    #[must_use]
+    pub const fn interval_seconds(self) -> u64 {
+        self.interval.as_secs()
+    }
+
+    /// The tolerance in whole seconds, as the wire shows it.
+    #[must_use]
+    pub const fn tolerance_seconds(self) -> u64 {
+        self.tolerance.as_secs()
+    }
+
     /// How often the agent beats.
     #[must_use]
     pub const fn interval(self) -> Duration {
@@ -222,6 +240,8 @@ pub struct Agent {
     /// Where a restore goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_from: Option<AgentState>,
+    /// The public part of the API key: a rotation keeps it.
+    pub key_id: KeyId,
     /// The API key's digest.
     pub key_digest: KeyDigest,
     /// The key before the last rotation, while both are valid.
@@ -284,6 +304,7 @@ impl Agent {
             board_id,
             agent_state: AgentState::Pending,
             revoked_from: None,
+            key_id: key.key_id(),
             key_digest: key.digest(),
             previous_key_digest: None,
             previous_key_expires_at: None,
@@ -317,9 +338,22 @@ impl Agent {
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now.as_seconds())
     }
-}
 
-impl Agent {
+    /// The agent, made active: from now on it may act, and it stays.
+    #[must_use]
+    pub fn activated(self, now: Timestamp) -> Self {
+        Self { agent_state: AgentState::Active, verified_at: Some(now), expires_at: None, ..self }
+    }
+
+    /// How often the agent beats, and how long it may be silent.
+    #[must_use]
+    pub const fn heartbeat(&self) -> HeartbeatConfig {
+        HeartbeatConfig {
+            interval: Duration::from_millis(self.interval_ms),
+            tolerance: Duration::from_millis(self.tolerance_ms),
+        }
+    }
+
     /// How long a lease lasts.
     #[must_use]
     pub const fn tolerance(&self) -> Duration {
@@ -394,7 +428,8 @@ pub enum Overdue {
     },
 }
 
-fn millis(duration: Duration) -> u64 {
+/// A duration as the rows hold it.
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -443,7 +478,7 @@ mod tests {
 
     fn active(verified: i64, lease: Option<i64>) -> Lease {
         Lease {
-            agent_id: AgentId::of_key_id(&[0; 8]),
+            agent_id: AgentId::of_key(&ApiKey::generate()),
             agent_state: AgentState::Active,
             tolerance_ms: 120_000,
             last_seen_at: None,

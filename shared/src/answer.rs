@@ -7,24 +7,66 @@ use crate::credential::ApiKey;
 use crate::error::ErrorKind;
 use crate::event::Posting;
 use crate::rate_limit::Quota;
+use crate::store::EventPage;
+use crate::token::{MintedToken, TokenRow};
+use crate::workspace::Workspace;
 
 /// What came of a request, as a domain value.
 #[derive(Debug)]
 pub enum Outcome {
-    /// An agent registered. The one moment at which its key can be shown.
-    Registered(Box<Agent>, ApiKey),
+    /// An agent as it is now: after a heartbeat, a change, or as it was read.
+    Agent(Box<Agent>),
+    /// An agent with a new key: the one moment at which the key can be shown.
+    WithKey(Box<Agent>, ApiKey, Option<Workspace>),
     /// The agent is active.
     Verified(AgentId),
-    /// A heartbeat was accepted; the row as it is now.
-    Beaten(Box<Agent>),
+    /// What Mission Control's clients ask of themselves.
+    AgentHealth(Box<Agent>),
+    /// A list of agents.
+    Agents(AgentList),
+    /// What the agent has used.
+    Usage(Box<Agent>),
+    /// The agent's files.
+    Workspace(Workspace),
     /// One event was stored.
     Posted(Posting, Uuid),
     /// A batch of events, each stored or refused, in order.
     PostedBatch(Vec<Result<Uuid, ErrorKind>>),
-    /// The service is there.
-    Healthy,
+    /// What happened to an agent.
+    Events(EventPage),
+    /// A new token: the one moment at which it can be shown.
+    Minted(MintedToken),
+    /// Every token, without what is secret of it.
+    Tokens(Vec<TokenRow>),
+    /// It is done, or the service is there.
+    Done,
     /// A browser may ask; the gateway says what. 204, without a body.
     Preflight,
+}
+
+/// A list of agents, newest first.
+#[derive(Debug)]
+pub struct AgentList {
+    /// The agents of this page.
+    pub agents: Vec<Agent>,
+    /// How many a page holds at most.
+    pub limit: usize,
+    /// How the pages are told apart.
+    pub paging: Paging,
+}
+
+/// How the pages of a list are told apart.
+#[derive(Debug)]
+pub enum Paging {
+    /// By how many agents come before, of how many.
+    Offset {
+        /// Before this page.
+        offset: usize,
+        /// In all.
+        total: usize,
+    },
+    /// By where the next page begins; `None` at the end.
+    Cursor(Option<String>),
 }
 
 /// An outcome, with the caller's quota if the request was counted.

@@ -1,5 +1,5 @@
-//! One function's environment: its configuration, its store, the refusals that it remembers; and the steps that
-//! several endpoints take.
+//! One function's environment: its configuration, its store, what it remembers; and the steps that several
+//! endpoints take.
 
 use std::time::Duration;
 
@@ -7,25 +7,28 @@ use aws_sdk_dynamodb::Client;
 use lambda_http::http::HeaderMap;
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt};
+use tracing::warn;
 use uuid::Uuid;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, AgentId, AgentState};
 use crate::auth::{self, Denied};
 use crate::config::{Config, ConfigError, env};
-use crate::credential::ApiKey;
-use crate::error::{ApiError, ErrorKind};
+use crate::credential::{ApiKey, Credential, Token, TokenKind};
+use crate::error::{ApiError, ErrorKind, Invalid};
 use crate::event::Actor;
 use crate::rate_limit::{Policy, Quota};
 use crate::refusals::{Refusals, Remembered};
 use crate::source_address::source_address;
-use crate::store::{Call, CheckIn, Endpoint, Store};
+use crate::store::{Call, Caller, Changed, CheckIn, Endpoint, Store};
 use crate::time::Timestamp;
 use crate::token::TokenRow;
+use crate::token_memory::TokenMemory;
 
 /// The longest that a request may take, races and retries together. The template gives every HTTP function more.
 pub const REQUEST_BUDGET: Duration = Duration::from_secs(6);
 
-const UNKNOWN_KEY: &str = "unknown API key";
+const UNKNOWN_KEY: ErrorKind = ErrorKind::Unauthorized("unknown API key");
+const NO_SUCH_AGENT: ErrorKind = ErrorKind::NotFound("no such agent");
 
 /// Built once at cold start.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub struct App {
     /// DynamoDB.
     pub store: Store,
     refusals: Refusals,
+    enrollment_tokens: TokenMemory,
 }
 
 impl App {
@@ -42,7 +46,7 @@ impl App {
     #[must_use]
     pub fn new(config: Config, client: Client) -> Self {
         let store = Store::new(client, &config);
-        Self { config, store, refusals: Refusals::default() }
+        Self { config, store, refusals: Refusals::default(), enrollment_tokens: TokenMemory::default() }
     }
 
     /// The app that the function's environment describes.
@@ -53,32 +57,52 @@ impl App {
         Ok(Self::new(Config::read(env)?, Endpoint::from_env().client()))
     }
 
-    /// Authenticates, rate limits and renews the lease of the agent with this key.
+    /// Authenticates, rate limits and renews the lease of the agent that is there.
     ///
     /// # Errors
-    /// 401 for an unknown key or an agent that is not active, 429 over the limit, 503 without a database.
+    /// Without such an agent 401 for a key and 404 for an operator's path; 401 or 403 for one that is not
+    /// active, 403 in another namespace, 429 over the limit, 503 without a database.
     pub async fn check_in(
         &self,
-        key: &ApiKey,
+        caller: &Caller,
         call: Call,
         now: Timestamp,
     ) -> Result<(Box<Agent>, Quota), ApiError> {
-        let digest = key.digest();
-        match self.refusals.of_key(&digest, call.policy(), now) {
+        let checked_in = self.check_in_if_known(caller, call, now).await?;
+        checked_in.ok_or_else(|| match caller {
+            Caller::Key(_) => UNKNOWN_KEY.into(),
+            Caller::Namespace { .. } | Caller::Operator { .. } => NO_SUCH_AGENT.into(),
+        })
+    }
+
+    /// The same, where `None` says that there is no such agent.
+    ///
+    /// # Errors
+    /// As [`App::check_in`].
+    pub async fn check_in_if_known(
+        &self,
+        caller: &Caller,
+        call: Call,
+        now: Timestamp,
+    ) -> Result<Option<(Box<Agent>, Quota)>, ApiError> {
+        match self.refusals.of_caller(caller, call.policy(), now) {
             Some(Remembered::OverLimit(quota)) => return Err(ApiError::rate_limited(quota)),
-            Some(Remembered::Unknown) => return Err(ErrorKind::Unauthorized(UNKNOWN_KEY).into()),
+            Some(Remembered::Unknown) => return Ok(None),
             None => {}
         }
-        match self.store.check_in(key, call, now).await? {
-            CheckIn::Accepted(agent, quota) => Ok((agent, quota)),
+        match self.store.check_in(caller, call, now).await? {
+            CheckIn::Accepted(agent, quota) => Ok(Some((agent, quota))),
             CheckIn::Inactive(state) => Err(ErrorKind::Inactive(state).into()),
-            CheckIn::UnknownKey => {
-                self.refusals.unknown_key(&digest, now);
-                Err(ErrorKind::Unauthorized(UNKNOWN_KEY).into())
-            }
+            CheckIn::Foreign => Err(ErrorKind::Forbidden("the agent belongs to another namespace").into()),
             CheckIn::OverLimit(quota) => {
-                self.refusals.key_over_limit(&digest, quota);
+                self.refusals.over_limit(caller, quota);
                 Err(ApiError::rate_limited(quota))
+            }
+            CheckIn::Unknown => {
+                if let Caller::Key(key) = caller {
+                    self.refusals.unknown_key(key, now);
+                }
+                Ok(None)
             }
         }
     }
@@ -115,9 +139,8 @@ impl App {
     }
 
     fn refuse_if_over_limit(&self, address: &str, policy: Policy, now: Timestamp) -> Result<(), ApiError> {
-        self.refusals
-            .of_address(address, policy, now)
-            .map_or(Ok(()), |quota| Err(ApiError::rate_limited(quota)))
+        let refused = self.refusals.of_address(address, policy, now);
+        refused.map_or(Ok(()), |quota| Err(ApiError::rate_limited(quota)))
     }
 
     async fn count(
@@ -142,16 +165,95 @@ impl App {
         source_address(source_ip, request.headers(), self.config.trusted_proxy_hops)
     }
 
-    /// The operator who is calling: one read.
+    /// The operator who is calling, by `Authorization: Bearer`: one read, and one write an hour.
     ///
     /// # Errors
     /// 401 without a valid operator token, 403 with a credential of another kind, 503 without a database.
     pub async fn operator(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, ApiError> {
-        let token = auth::operator_token(headers)?;
-        match self.store.token(&token).await? {
-            Some(row) if row.is_valid(now) => Ok(Actor::Operator(row.token_id)),
-            _ => Err(ErrorKind::Unauthorized("unknown or expired operator token").into()),
+        self.operator_of(&auth::operator_token(headers)?, now).await
+    }
+
+    async fn operator_of(&self, token: &Token, now: Timestamp) -> Result<Actor, ApiError> {
+        let row = self.approver(token, now).await?;
+        self.note_use(&row, false, now).await;
+        Ok(Actor::Operator(row.token_id))
+    }
+
+    /// The row of a valid operator token: one read. Its use is not noted.
+    ///
+    /// # Errors
+    /// 401 if the token is unknown, expired or deleted, 503 without a database.
+    pub async fn approver(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
+        let row = self.store.token(token).await?;
+        let row = row.filter(|row| row.token_kind == TokenKind::Operator && row.is_valid(now));
+        row.ok_or_else(|| ErrorKind::Unauthorized("unknown or expired operator token").into())
+    }
+
+    /// Notes a token's use. The request that used it does not fail for this.
+    pub async fn note_use(&self, row: &TokenRow, created: bool, now: Timestamp) {
+        if let Err(error) = self.store.note_token_use(row, created, now).await {
+            warn!(cause = %error, token_id = %row.token_id, "a token's use was not noted");
         }
+    }
+
+    /// The agent whose key this is, by a read that renews nothing and is not counted.
+    ///
+    /// # Errors
+    /// 401 for an unknown key, 401 or 403 for an agent that is not active, 503 without a database.
+    pub async fn agent_of_key(&self, key: &ApiKey, now: Timestamp) -> Result<Agent, ApiError> {
+        match self.store.agent(AgentId::of_key(key), now).await? {
+            Some(agent) if !agent.accepts(&key.digest(), now) => Err(UNKNOWN_KEY.into()),
+            None => Err(UNKNOWN_KEY.into()),
+            Some(agent) if agent.agent_state != AgentState::Active => {
+                Err(ErrorKind::Inactive(agent.agent_state).into())
+            }
+            Some(agent) => Ok(agent),
+        }
+    }
+
+    /// An agent that must exist.
+    ///
+    /// # Errors
+    /// 404 if it does not, 503 without a database.
+    pub async fn existing(&self, agent_id: AgentId, now: Timestamp) -> Result<Agent, ApiError> {
+        self.store.agent(agent_id, now).await?.ok_or_else(|| NO_SUCH_AGENT.into())
+    }
+
+    /// The agent of a path, for an operator or for the agent itself.
+    ///
+    /// # Errors
+    /// 401 without a valid credential, 422 for a path without a UUID, 404 without such an agent, 403 for
+    /// another agent or kind of credential, 503 without a database.
+    pub async fn readable_agent(
+        &self,
+        headers: &HeaderMap,
+        agent_id: impl FnOnce() -> Result<AgentId, Invalid>,
+        now: Timestamp,
+    ) -> Result<Agent, ApiError> {
+        match auth::credential(headers)? {
+            Credential::Token(token) if token.kind() == TokenKind::Operator => {
+                self.operator_of(&token, now).await?;
+                self.existing(agent_id()?, now).await
+            }
+            Credential::Token(_) => Err(Denied::WrongKind.into()),
+            Credential::Agent(key) => {
+                let agent = self.agent_of_key(&key, now).await?;
+                self.only_itself(&agent, agent_id()?, now).await?;
+                Ok(agent)
+            }
+        }
+    }
+
+    /// Refuses an agent that means another one.
+    ///
+    /// # Errors
+    /// 404 if there is no such other, else 403; 503 without a database.
+    pub async fn only_itself(&self, agent: &Agent, meant: AgentId, now: Timestamp) -> Result<(), ApiError> {
+        if agent.agent_id == meant {
+            return Ok(());
+        }
+        self.existing(meant, now).await?;
+        Err(ErrorKind::Forbidden("this key is another agent's").into())
     }
 
     /// The enrollment token that lets an agent in to this board: one read.
@@ -169,19 +271,47 @@ impl App {
             Denied::Missing => ErrorKind::Unauthorized("an enrollment token is required in X-Agent-Token"),
             denied => denied.into(),
         })?;
-        let row = self.store.token(&token).await?;
-        let row = row
-            .filter(|row| row.is_valid(now))
-            .ok_or(ErrorKind::Unauthorized("unknown or expired enrollment token"))?;
-        if row.board_id.is_some() && row.board_id != board_id {
-            return Err(ErrorKind::Forbidden("the enrollment token is for another board").into());
+        let row = self.fresh_enrollment_token(&token).await?;
+        row.admit(board_id)?;
+        match row.bars_creation(None, now) {
+            Some(why) => Err(ErrorKind::Unauthorized(why).into()),
+            None => Ok(row),
         }
-        if !row.reusable && row.used_by.is_some() {
-            return Err(ErrorKind::Unauthorized(TOKEN_USED_UP).into());
+    }
+
+    /// The row of an enrollment token: one read, remembered for at most a minute.
+    ///
+    /// # Errors
+    /// 401 if the token is unknown or deleted, 503 without a database.
+    pub async fn enrollment_token(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
+        if let Some(row) = self.enrollment_tokens.recall(token, now) {
+            return Ok(row);
         }
+        let row = self.fresh_enrollment_token(token).await?;
+        self.note_use(&row, false, now).await;
+        self.enrollment_tokens.remember(token, &row, now);
         Ok(row)
+    }
+
+    /// The same, as it is now: creation is decided by nothing older.
+    ///
+    /// # Errors
+    /// As [`App::enrollment_token`].
+    pub async fn fresh_enrollment_token(&self, token: &Token) -> Result<TokenRow, ApiError> {
+        let row = self.store.token(token).await?;
+        row.ok_or_else(|| ErrorKind::Unauthorized("unknown enrollment token").into())
     }
 }
 
-/// Said of a one-off token that has let in its agent.
-pub const TOKEN_USED_UP: &str = "the enrollment token is used up";
+/// What a change came to, as an answer.
+///
+/// # Errors
+/// 404 without such an agent, 409 if its state does not allow it or somebody else was faster.
+pub fn done<T>(changed: Changed<T>) -> Result<T, ErrorKind> {
+    match changed {
+        Changed::Done(done) => Ok(done),
+        Changed::NoSuchAgent => Err(NO_SUCH_AGENT),
+        Changed::Refused(why) => Err(ErrorKind::Conflict(why)),
+        Changed::Overtaken => Err(ErrorKind::Conflict("somebody else changed the agent at the same time")),
+    }
+}

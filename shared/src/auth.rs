@@ -83,6 +83,18 @@ pub fn agent_key(headers: &HeaderMap, in_body: Option<ApiKey>) -> Result<ApiKey,
     }
 }
 
+/// The credential of a route that takes several kinds: `X-Agent-Token` if it is not empty, else `Authorization:
+/// Bearer`.
+///
+/// # Errors
+/// There is none, or one of no credential's form.
+pub fn credential(headers: &HeaderMap) -> Result<Credential, Denied> {
+    match x_agent_token(headers) {
+        Err(Denied::Missing) => bearer(headers),
+        presented => presented,
+    }
+}
+
 /// The operator's token: `Authorization: Bearer` alone.
 ///
 /// # Errors
@@ -96,11 +108,7 @@ pub fn operator_token(headers: &HeaderMap) -> Result<Token, Denied> {
 /// # Errors
 /// There is none.
 pub fn enrollment_token(headers: &HeaderMap) -> Result<Token, Denied> {
-    match x_agent_token(headers) {
-        Err(Denied::Missing) => bearer(headers),
-        presented => presented,
-    }
-    .and_then(|credential| as_token(credential, TokenKind::Enrollment))
+    credential(headers).and_then(|credential| as_token(credential, TokenKind::Enrollment))
 }
 
 #[cfg(test)]

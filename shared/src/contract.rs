@@ -3,9 +3,46 @@
 pub mod envelope;
 pub mod mission_control;
 
+use std::time::Duration;
+
+use lambda_http::Request;
+
+use self::mission_control::requests;
+use crate::agent::AgentId;
 use crate::answer::Outcome;
-use crate::error::ErrorKind;
+use crate::credential::{ApiKey, Credential};
+use crate::error::{ApiError, ErrorKind, Invalid};
+use crate::json::Json;
+use crate::store::Claim;
 use crate::time::Timestamp;
+
+/// A heartbeat's credential, and what it says once the credential is known to be good.
+#[derive(Debug)]
+pub struct Heartbeat {
+    /// Who beats.
+    pub credential: Credential,
+    /// The agent that the path names, where it names one.
+    pub agent_id: Option<Result<AgentId, Invalid>>,
+    /// What the body claims.
+    pub claim: Result<Claim, Invalid>,
+}
+
+/// A call for a new key.
+#[derive(Debug)]
+pub enum Rotation<'a> {
+    /// By the agent itself.
+    Own {
+        /// Its current key.
+        key: ApiKey,
+        /// How long that stays valid.
+        overlap: Duration,
+    },
+    /// By an operator; the body is read once the operator is known.
+    ByOperator {
+        /// The body.
+        body: Json<'a>,
+    },
+}
 
 /// A wire contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +60,35 @@ impl Contract {
         if path == "/api/v1" || path.starts_with("/api/v1/") { Self::MissionControl } else { Self::Envelope }
     }
 
+    /// Reads a heartbeat, as this contract sends it.
+    ///
+    /// # Errors
+    /// 401 without a credential, 400 or 422 for a body that this contract does not take.
+    pub fn heartbeat(self, request: &Request) -> Result<Heartbeat, ApiError> {
+        match self {
+            Self::Envelope => envelope::heartbeat(request),
+            Self::MissionControl => Ok(requests::heartbeat(request)?),
+        }
+    }
+
+    /// Reads a rotation, as this contract sends it.
+    ///
+    /// # Errors
+    /// 401 without a credential, 400 or 422 for a body that this contract does not take.
+    pub fn rotation(self, request: &Request) -> Result<Rotation<'_>, ApiError> {
+        match self {
+            Self::Envelope => envelope::rotation(request),
+            Self::MissionControl => Ok(Rotation::ByOperator { body: requests::json(request)? }),
+        }
+    }
+
     /// The body of a success.
     ///
     /// # Errors
     /// A bug: what was stored does not encode.
     pub fn encode(self, outcome: &Outcome, now: Timestamp) -> serde_json::Result<String> {
         match self {
-            Self::Envelope => envelope::encode(outcome),
+            Self::Envelope => envelope::encode(outcome, now),
             Self::MissionControl => mission_control::encode(outcome, now),
         }
     }

@@ -14,7 +14,58 @@ const KEY_ID_LEN: usize = 8;
 const LEN: usize = 24;
 
 /// The public part of a credential. It addresses the row and proves nothing.
-pub type KeyId = [u8; KEY_ID_LEN];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId([u8; KEY_ID_LEN]);
+
+impl KeyId {
+    /// The key id that belongs to a name: the same (namespace, board, name) is always the same agent.
+    ///
+    /// The parts are hashed with their lengths, so that no two ways of cutting them meet.
+    #[must_use]
+    pub fn of_name(namespace: &str, board: &str, name: &str) -> Self {
+        let lengths = [namespace, board, name].map(|part| (part.len() as u64).to_be_bytes());
+        let digest = sha256(&[
+            &lengths[0],
+            namespace.as_bytes(),
+            &lengths[1],
+            board.as_bytes(),
+            &lengths[2],
+            name.as_bytes(),
+        ]);
+        Self(std::array::from_fn(|byte| digest[byte]))
+    }
+
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(Bytes).map(Self)
+    }
+}
+
+/// Binary of a fixed length, in a row.
+struct Bytes<const N: usize>;
+
+impl<const N: usize> de::Visitor<'_> for Bytes<N> {
+    type Value = [u8; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{N} bytes")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<[u8; N], E> {
+        bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
+}
 
 /// The 24 bytes behind an API key or a token.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,7 +78,7 @@ impl Secret {
 
     fn with_key_id(key_id: KeyId) -> Self {
         let mut bytes: [u8; LEN] = rand::random();
-        bytes[..KEY_ID_LEN].copy_from_slice(&key_id);
+        bytes[..KEY_ID_LEN].copy_from_slice(&key_id.0);
         Self(bytes)
     }
 
@@ -42,8 +93,8 @@ impl Secret {
         Some(Self(bytes))
     }
 
-    fn key_id(&self) -> &[u8] {
-        &self.0[..KEY_ID_LEN]
+    fn key_id(&self) -> KeyId {
+        KeyId(std::array::from_fn(|byte| self.0[byte]))
     }
 
     fn digest(&self) -> KeyDigest {
@@ -74,8 +125,8 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 /// The `UUIDv8` that names the row of a key id; `kind` keeps agents and tokens apart.
-pub(crate) fn row_id(kind: &str, key_id: &[u8]) -> Uuid {
-    let digest = sha256(&[kind.as_bytes(), key_id]);
+pub(crate) fn row_id(kind: &str, key_id: KeyId) -> Uuid {
+    let digest = sha256(&[kind.as_bytes(), key_id.as_bytes()]);
     let mut first_half = [0; 16];
     first_half.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(first_half).into_uuid()
@@ -106,7 +157,7 @@ impl ApiKey {
 
     /// The public part of the key.
     #[must_use]
-    pub fn key_id(&self) -> &[u8] {
+    pub fn key_id(&self) -> KeyId {
         self.0.key_id()
     }
 
@@ -264,19 +315,7 @@ impl Serialize for KeyDigest {
 
 impl<'de> Deserialize<'de> for KeyDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl de::Visitor<'_> for Bytes {
-            type Value = KeyDigest;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("32 bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<KeyDigest, E> {
-                bytes.try_into().map(KeyDigest).map_err(|_| E::invalid_length(bytes.len(), &self))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
+        deserializer.deserialize_bytes(Bytes).map(Self)
     }
 }
 
@@ -305,15 +344,22 @@ mod tests {
     #[test]
     fn keys_with_one_key_id_have_one_row_and_different_digests() {
         let old = ApiKey::parse(KEY).unwrap();
-        let new = ApiKey::with_key_id([0, 1, 2, 3, 4, 5, 6, 7]);
+        let new = ApiKey::with_key_id(old.key_id());
         assert_eq!(row_id("agent", old.key_id()), row_id("agent", new.key_id()));
         assert_ne!(old.digest(), new.digest());
     }
 
     #[test]
     fn row_ids_are_uuids_of_version_8() {
-        assert_eq!(row_id("agent", &[0; 8]).get_version_num(), 8);
-        assert_ne!(row_id("agent", &[0; 8]), row_id("token", &[0; 8]));
+        assert_eq!(row_id("agent", KeyId([0; 8])).get_version_num(), 8);
+        assert_ne!(row_id("agent", KeyId([0; 8])), row_id("token", KeyId([0; 8])));
+    }
+
+    #[test]
+    fn no_two_ways_of_cutting_a_name_meet() {
+        assert_eq!(KeyId::of_name("n", "b", "a"), KeyId::of_name("n", "b", "a"));
+        assert_ne!(KeyId::of_name("n", "b", "a"), KeyId::of_name("n", "", "ba"));
+        assert_ne!(KeyId::of_name("n", "b", "a"), KeyId::of_name("nb", "", "a"));
     }
 
     #[test]

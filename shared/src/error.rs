@@ -6,10 +6,36 @@ use crate::agent::AgentState;
 use crate::rate_limit::Quota;
 use crate::store::StoreError;
 
+/// Where a field stands in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In the body.
+    #[default]
+    Body,
+    /// In the path.
+    Path,
+    /// In the query string.
+    Query,
+}
+
+impl Place {
+    /// The word that Mission Control's `loc` begins with.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Path => "path",
+            Self::Query => "query",
+        }
+    }
+}
+
 /// A field that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Invalid {
+    /// Where the field stands.
+    pub place: Place,
     /// The field's path in the body, as in `heartbeatConfig.intervalSeconds`.
     pub field: Cow<'static, str>,
     /// The rule, in words.
@@ -19,7 +45,19 @@ pub struct Invalid {
 impl Invalid {
     /// `field` breaks the rule that `problem` states.
     pub fn new(field: impl Into<Cow<'static, str>>, problem: impl Into<Cow<'static, str>>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
+        Self { place: Place::Body, field: field.into(), problem: problem.into() }
+    }
+
+    /// The same of a field in the path.
+    #[must_use]
+    pub fn in_path(self) -> Self {
+        Self { place: Place::Path, ..self }
+    }
+
+    /// The same of a field in the query string.
+    #[must_use]
+    pub fn in_query(self) -> Self {
+        Self { place: Place::Query, ..self }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What happened to an agent: posted by the agent, or recorded by the system.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 use crate::time::Timestamp;
@@ -14,6 +15,18 @@ pub mod kind {
     pub const AGENT_REGISTERED: &str = "agent.registered";
     /// A pending agent became active by its key.
     pub const AGENT_VERIFIED: &str = "agent.verified";
+    /// An operator made a pending agent active.
+    pub const AGENT_APPROVED: &str = "agent.approved";
+    /// An operator shut an agent out.
+    pub const AGENT_REVOKED: &str = "agent.revoked";
+    /// An operator took a revoked agent back.
+    pub const AGENT_RESTORED: &str = "agent.restored";
+    /// An operator changed an agent.
+    pub const AGENT_UPDATED: &str = "agent.updated";
+    /// An agent got a new key.
+    pub const AGENT_KEY_ROTATED: &str = "agent.key_rotated";
+    /// An operator removed an agent.
+    pub const AGENT_DELETED: &str = "agent.deleted";
     /// An agent fell silent, or said that it goes.
     pub const AGENT_OFFLINE: &str = "agent.offline";
     /// An agent that was announced offline beat again.
@@ -22,6 +35,8 @@ pub mod kind {
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
     /// An operator or enrollment token was minted.
     pub const TOKEN_CREATED: &str = "token.created";
+    /// An operator deleted a token.
+    pub const TOKEN_REVOKED: &str = "token.revoked";
 }
 
 /// Who caused an event: a token's id, never the token.
@@ -48,6 +63,33 @@ impl fmt::Display for Actor {
     }
 }
 
+impl FromStr for Actor {
+    type Err = UnknownActor;
+
+    fn from_str(text: &str) -> Result<Self, UnknownActor> {
+        let token_id = |prefix| Uuid::parse_str(text.strip_prefix(prefix)?).ok();
+        match text {
+            "system" => Ok(Self::System),
+            "agent" => Ok(Self::Agent),
+            _ => token_id("operator:")
+                .map(Self::Operator)
+                .or_else(|| token_id("enrollment:").map(Self::Enrollment))
+                .ok_or(UnknownActor),
+        }
+    }
+}
+
+/// A text that names no actor.
+#[derive(Debug, thiserror::Error)]
+#[error("not an actor")]
+pub struct UnknownActor;
+
+impl<'de> Deserialize<'de> for Actor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 impl Serialize for Actor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -55,7 +97,7 @@ impl Serialize for Actor {
 }
 
 /// A row of the `events` table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     /// The agent's id, or `token#<id>` for what happened to a token.
     #[serde(rename = "agent_id")]
@@ -129,12 +171,18 @@ fn consists_of_id_characters(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
 }
 
+/// Whether an event can have this name: 1 to 100 of letters, digits, `.`, `_`, `:`, `-`.
+#[must_use]
+pub fn is_type(text: &str) -> bool {
+    (1..=100).contains(&text.len()) && consists_of_id_characters(text)
+}
+
 /// Checks the name of a posted event: 1 to 100 of letters, digits, `.`, `_`, `:`, `-`, not the system's own.
 ///
 /// # Errors
 /// Says in words what is wrong with it.
 pub fn check_type(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() || text.len() > 100 || !consists_of_id_characters(text) {
+    if !is_type(text) {
         Err("must be 1 to 100 of letters, digits, '.', '_', ':' and '-'")
     } else if text.starts_with("agent.") || text.starts_with("token.") {
         Err("must not begin with 'agent.' or 'token.', which are the system's own")

@@ -18,18 +18,44 @@ pub struct Object<'a> {
     fields: HashMap<String, &'a RawValue>,
 }
 
+/// A body that is JSON, or empty; whether it is what the route wants is still to be seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<'a>(Option<&'a RawValue>);
+
+impl<'a> Json<'a> {
+    /// Reads a body's syntax alone.
+    ///
+    /// # Errors
+    /// The body is neither empty nor JSON.
+    pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
+        if body.is_empty() {
+            return Ok(Self(None));
+        }
+        let value = serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be JSON"))?;
+        Ok(Self(Some(value)))
+    }
+
+    /// The body as an object. An empty one is read as an object without fields.
+    ///
+    /// # Errors
+    /// The body is another JSON value.
+    pub fn object(self) -> Result<Object<'a>, Invalid> {
+        let fields = match self.0 {
+            None => HashMap::new(),
+            Some(value) => serde_json::from_str(value.get())
+                .map_err(|_| Invalid::new("body", "must be a JSON object"))?,
+        };
+        Ok(Object { prefix: String::new(), fields })
+    }
+}
+
 impl<'a> Object<'a> {
     /// Reads a whole body. An empty one is read as an object without fields.
     ///
     /// # Errors
     /// The body is not a JSON object.
     pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
-        if body.is_empty() {
-            return Ok(Self { prefix: String::new(), fields: HashMap::new() });
-        }
-        let fields =
-            serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be a JSON object"))?;
-        Ok(Self { prefix: String::new(), fields })
+        Json::parse(body).and_then(Json::object).map_err(|_| Invalid::new("body", "must be a JSON object"))
     }
 
     /// The name of a field as errors give it: with the names of the objects around it.
@@ -48,6 +74,12 @@ impl<'a> Object<'a> {
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
         self.fields.get(name).copied()
+    }
+
+    /// Whether the field is there, `null` included.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
     }
 
     fn read<T: Deserialize<'a>>(&self, name: &str, expected: &'static str) -> Result<Option<T>, Invalid> {

@@ -102,6 +102,9 @@ pub enum JobError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// What was done does not encode.
+    #[error(transparent)]
+    Encoding(#[from] serde_json::Error),
     /// Some of the work failed. The next run tries it again.
     #[error("{failed} of the work failed, first: {first}")]
     Partial {
@@ -117,6 +120,7 @@ impl From<JobError> for Diagnostic {
         let error_type = match &error {
             JobError::Invalid(_) => "Invalid",
             JobError::Store(_) => "Store",
+            JobError::Encoding(_) => "Encoding",
             JobError::Partial { .. } => "Partial",
         };
         Self { error_type: error_type.to_owned(), error_message: error.to_string() }

@@ -20,3 +20,5 @@ pub mod source_address;
 pub mod store;
 pub mod time;
 pub mod token;
+pub mod token_memory;
+pub mod workspace;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use crate::credential::KeyDigest;
+use crate::agent::AgentId;
+use crate::credential::ApiKey;
 use crate::rate_limit::{Policy, Quota};
+use crate::store::Caller;
 use crate::time::Timestamp;
 
 /// How many refusals are remembered; the least recently met are forgotten first.
@@ -19,9 +21,20 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 
 /// Who was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Caller {
+enum Refusee {
     Key([u8; 32]),
+    Agent(AgentId),
     Address(String),
+}
+
+impl Refusee {
+    /// A key is remembered by its digest: another key of the same agent may still be good.
+    fn of(caller: &Caller) -> Self {
+        match caller {
+            Caller::Key(key) => Self::Key(*key.digest().as_bytes()),
+            Caller::Namespace { .. } | Caller::Operator { .. } => Self::Agent(caller.agent_id()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +56,7 @@ pub enum Remembered {
 /// restore take effect with the next request.
 #[derive(Debug)]
 pub struct Refusals {
-    refused: Mutex<LruCache<(Caller, Option<Policy>), Refused>>,
+    refused: Mutex<LruCache<(Refusee, Option<Policy>), Refused>>,
 }
 
 impl Default for Refusals {
@@ -53,52 +66,52 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// The refusal that a call with this key meets again, if any.
+    /// The refusal that a caller meets again, if any.
     #[must_use]
-    pub fn of_key(&self, digest: &KeyDigest, policy: Policy, now: Timestamp) -> Option<Remembered> {
-        let caller = Caller::Key(*digest.as_bytes());
-        self.recall((caller.clone(), None), now).or_else(|| self.recall((caller, Some(policy)), now))
+    pub fn of_caller(&self, caller: &Caller, policy: Policy, now: Timestamp) -> Option<Remembered> {
+        let refusee = Refusee::of(caller);
+        self.recall(&(refusee.clone(), None), now).or_else(|| self.recall(&(refusee, Some(policy)), now))
     }
 
     /// The limit that calls from this address are over, if any.
     #[must_use]
     pub fn of_address(&self, address: &str, policy: Policy, now: Timestamp) -> Option<Quota> {
-        match self.recall((Caller::Address(address.to_owned()), Some(policy)), now) {
+        match self.recall(&(Refusee::Address(address.to_owned()), Some(policy)), now) {
             Some(Remembered::OverLimit(quota)) => Some(quota),
             _ => None,
         }
     }
 
-    /// Remembers that this key is over a limit.
-    pub fn key_over_limit(&self, digest: &KeyDigest, quota: Quota) {
-        self.remember((Caller::Key(*digest.as_bytes()), Some(quota.policy)), Refused::OverLimit(quota));
+    /// Remembers that this caller is over a limit.
+    pub fn over_limit(&self, caller: &Caller, quota: Quota) {
+        self.remember((Refusee::of(caller), Some(quota.policy)), Refused::OverLimit(quota));
     }
 
     /// Remembers that this address is over a limit.
     pub fn address_over_limit(&self, address: &str, quota: Quota) {
-        self.remember((Caller::Address(address.to_owned()), Some(quota.policy)), Refused::OverLimit(quota));
+        self.remember((Refusee::Address(address.to_owned()), Some(quota.policy)), Refused::OverLimit(quota));
     }
 
     /// Remembers that nobody has this key.
-    pub fn unknown_key(&self, digest: &KeyDigest, now: Timestamp) {
+    pub fn unknown_key(&self, key: &ApiKey, now: Timestamp) {
         let until = now.plus(UNKNOWN_FOR);
-        self.remember((Caller::Key(*digest.as_bytes()), None), Refused::Unknown { until });
+        self.remember((Refusee::Key(*key.digest().as_bytes()), None), Refused::Unknown { until });
     }
 
-    fn remember(&self, whom: (Caller, Option<Policy>), refused: Refused) {
+    fn remember(&self, whom: (Refusee, Option<Policy>), refused: Refused) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).put(whom, refused);
     }
 
-    fn recall(&self, whom: (Caller, Option<Policy>), now: Timestamp) -> Option<Remembered> {
+    fn recall(&self, whom: &(Refusee, Option<Policy>), now: Timestamp) -> Option<Remembered> {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, remembered) = match *refused.get(&whom)? {
+        let (until, remembered) = match *refused.get(whom)? {
             Refused::OverLimit(quota) => (quota.resets_at, Remembered::OverLimit(quota)),
             Refused::Unknown { until } => (until, Remembered::Unknown),
         };
         if now < until {
             return Some(remembered);
         }
-        refused.pop(&whom);
+        refused.pop(whom);
         None
     }
 }
@@ -106,7 +119,6 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::ApiKey;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
@@ -116,18 +128,18 @@ mod tests {
 
     #[test]
     fn over_the_limit_lasts_until_the_window_ends() {
-        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
-        refusals.key_over_limit(&digest, over(Policy::Heartbeats));
-        let recall = |millis| refusals.of_key(&digest, Policy::Heartbeats, Timestamp::from_millis(millis));
+        let (refusals, caller) = (Refusals::default(), Caller::Key(ApiKey::generate()));
+        refusals.over_limit(&caller, over(Policy::Heartbeats));
+        let recall = |millis| refusals.of_caller(&caller, Policy::Heartbeats, Timestamp::from_millis(millis));
         assert_eq!(recall(59_999), Some(Remembered::OverLimit(over(Policy::Heartbeats))));
         assert_eq!(recall(60_000), None);
     }
 
     #[test]
     fn one_limit_says_nothing_of_another() {
-        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
-        refusals.key_over_limit(&digest, over(Policy::Heartbeats));
-        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW), None);
+        let (refusals, caller) = (Refusals::default(), Caller::Key(ApiKey::generate()));
+        refusals.over_limit(&caller, over(Policy::Heartbeats));
+        assert_eq!(refusals.of_caller(&caller, Policy::Events, NOW), None);
         refusals.address_over_limit("192.0.2.1", over(Policy::Registrations));
         assert_eq!(refusals.of_address("192.0.2.1", Policy::FailedVerifications, NOW), None);
         assert!(refusals.of_address("192.0.2.1", Policy::Registrations, NOW).is_some());
@@ -135,17 +147,18 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_everywhere_for_a_second() {
-        let (refusals, digest) = (Refusals::default(), ApiKey::generate().digest());
-        refusals.unknown_key(&digest, NOW);
-        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW), Some(Remembered::Unknown));
-        assert_eq!(refusals.of_key(&digest, Policy::Events, NOW.plus(UNKNOWN_FOR)), None);
+        let (refusals, key) = (Refusals::default(), ApiKey::generate());
+        refusals.unknown_key(&key, NOW);
+        let caller = Caller::Key(key);
+        assert_eq!(refusals.of_caller(&caller, Policy::Events, NOW), Some(Remembered::Unknown));
+        assert_eq!(refusals.of_caller(&caller, Policy::Events, NOW.plus(UNKNOWN_FOR)), None);
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let refusals = Refusals::default();
         for _ in 0..2 * CAPACITY.get() {
-            refusals.unknown_key(&ApiKey::generate().digest(), NOW);
+            refusals.unknown_key(&ApiKey::generate(), NOW);
         }
         assert_eq!(refusals.refused.lock().unwrap().len(), CAPACITY.get());
     }

@@ -4,8 +4,10 @@
 //! not an error; so is a transaction conflict, which means that somebody else was there first.
 
 mod agents;
+mod changes;
 mod check_in;
 mod events;
+mod listing;
 mod sweep;
 mod tokens;
 mod windows;
@@ -33,8 +35,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::{ContextV7, Uuid};
 
-pub use self::agents::{NewAgent, Verification};
-pub use self::check_in::{Call, CheckIn, Claim};
+pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
+pub(crate) use self::changes::config_json;
+pub use self::changes::{Changed, Patch, Transition};
+pub use self::check_in::{Call, Caller, CheckIn, Claim};
+pub use self::events::EventPage;
+pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
 use crate::config::{Config, Tables, env};

@@ -7,9 +7,12 @@ use uuid::Uuid;
 
 use crate::agent::AgentId;
 use crate::credential::{KeyDigest, Token, TokenKind};
-use crate::error::Invalid;
+use crate::error::{ErrorKind, Invalid};
 use crate::json::Object;
 use crate::time::Timestamp;
+
+/// Said of a one-off token that has let in its agent.
+pub const TOKEN_USED_UP: &str = "the enrollment token is used up";
 
 /// A row of the `tokens` table. It holds the digest, never the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,12 @@ pub struct TokenRow {
     pub created_at: Timestamp,
     /// When it ends. An enrollment token then lets nobody in, but still beats for the agents it made.
     pub valid_until: Timestamp,
+    /// The last use, to the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Timestamp>,
+    /// Agents that it let in; approximate for reusable tokens.
+    #[serde(default)]
+    pub uses: u64,
     /// The agent that a one-off token let in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_by: Option<AgentId>,
@@ -50,6 +59,31 @@ impl TokenRow {
     #[must_use]
     pub fn is_of(&self, token: &Token) -> bool {
         self.token_kind == token.kind() && self.token_digest == token.digest()
+    }
+
+    /// Whether the token is good for this board; without one, for its own.
+    ///
+    /// # Errors
+    /// It is for another board.
+    pub fn admit(&self, board_id: Option<Uuid>) -> Result<(), ErrorKind> {
+        match (self.board_id, board_id) {
+            (Some(own), Some(asked)) if own != asked => {
+                Err(ErrorKind::Forbidden("the enrollment token is for another board"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the token lets no new agent in, if so. It still beats for those that it made.
+    #[must_use]
+    pub fn bars_creation(&self, agent_id: Option<AgentId>, now: Timestamp) -> Option<&'static str> {
+        if !self.is_valid(now) {
+            Some("the enrollment token is expired")
+        } else if !self.reusable && self.used_by.is_some() && self.used_by != agent_id {
+            Some(TOKEN_USED_UP)
+        } else {
+            None
+        }
     }
 
     /// Whether the token has not ended.
@@ -74,6 +108,8 @@ pub struct TokenRequest {
     pub reusable: bool,
     /// `approved`.
     pub pre_approved: bool,
+    /// `succeeds`: the id of an older enrollment token, whose namespace this one continues.
+    pub succeeds: Option<Uuid>,
 }
 
 impl TokenRequest {
@@ -90,6 +126,7 @@ impl TokenRequest {
             board_id: None,
             reusable: true,
             pre_approved: true,
+            succeeds: None,
         }
     }
 
@@ -137,6 +174,10 @@ impl TokenRequest {
             }
             _ => {}
         }
+        let succeeds = body.uuid("succeeds")?;
+        if succeeds.is_some() && kind == TokenKind::Operator {
+            return Err(body.invalid("succeeds", "only an enrollment token succeeds another"));
+        }
         Ok(Self {
             kind,
             label,
@@ -144,12 +185,13 @@ impl TokenRequest {
             board_id,
             reusable: body.boolean("reusable")?.unwrap_or(true),
             pre_approved: body.boolean("approved")?.unwrap_or(true),
+            succeeds,
         })
     }
 
-    /// The row of `token`, minted now as this request asks.
+    /// The row of `token`, minted now as this request asks. `namespace` is that of the token it succeeds.
     #[must_use]
-    pub fn row(&self, token: &Token, now: Timestamp) -> TokenRow {
+    pub fn row(&self, token: &Token, namespace: Option<String>, now: Timestamp) -> TokenRow {
         let valid_until = now.plus(self.lifetime);
         TokenRow {
             token_id: token.token_id(),
@@ -159,9 +201,11 @@ impl TokenRequest {
             board_id: self.board_id,
             reusable: self.reusable,
             pre_approved: self.pre_approved,
-            enrollment_namespace: token.token_id().to_string(),
+            enrollment_namespace: namespace.unwrap_or_else(|| token.token_id().to_string()),
             created_at: now,
             valid_until,
+            last_used_at: None,
+            uses: 0,
             used_by: None,
             expires_at: (self.kind == TokenKind::Operator).then(|| valid_until.as_seconds()),
         }
@@ -175,24 +219,6 @@ pub struct MintedToken {
     pub token: Token,
     /// Its row.
     pub row: TokenRow,
-}
-
-impl MintedToken {
-    /// Contract B's answer to `POST /api/v1/tokens`, and `mint-token`'s: with the token, this once.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "id": self.row.token_id,
-            "token": self.token.reveal(),
-            "kind": self.row.token_kind,
-            "label": self.row.label,
-            "board_id": self.row.board_id,
-            "reusable": self.row.reusable,
-            "approved": self.row.pre_approved,
-            "created_at": self.row.created_at.to_string(),
-            "expires_at": self.row.valid_until.to_string(),
-        })
-    }
 }
 
 #[cfg(test)]
@@ -232,7 +258,7 @@ mod tests {
         let now = Timestamp::from_millis(0);
         let mint = |body: &str| {
             let request = parse(body).unwrap();
-            request.row(&Token::generate(request.kind), now).expires_at
+            request.row(&Token::generate(request.kind), None, now).expires_at
         };
         assert_eq!(mint(r#"{"kind": "operator", "expires_in_seconds": 60}"#), Some(60));
         assert_eq!(mint(r#"{"kind": "enrollment", "all_boards": true}"#), None);

@@ -9,11 +9,14 @@ use uuid::Uuid;
 use crate::agent::{AgentId, AgentName, AgentState, BadHeartbeatConfig, Health, HeartbeatConfig};
 use crate::answer::Outcome;
 use crate::auth::{self, Denied};
-use crate::credential::ApiKey;
+use crate::contract::mission_control::requests::overlap;
+use crate::contract::{Heartbeat, Rotation};
+use crate::credential::{ApiKey, Credential};
 use crate::error::{ApiError, ErrorKind, Invalid};
 use crate::event::{PAYLOAD_LIMIT, Posting, check_own_id, check_type};
 use crate::json::Object;
 use crate::store::{Claim, NewAgent};
+use crate::time::Timestamp;
 
 /// How many events one call may post.
 const BATCH_LIMIT: usize = 25;
@@ -73,17 +76,27 @@ pub fn verification(request: &Request) -> Result<ApiKey, ApiError> {
     })
 }
 
+/// Reads `POST /api/agents/rotate-key`: the agent's key, and how long it stays valid.
+///
+/// # Errors
+/// 401 without a key, 400 for a body that breaks a rule.
+pub(super) fn rotation(request: &Request) -> Result<Rotation<'_>, ApiError> {
+    let body = Object::parse(request.body())?;
+    let key = api_key(request.headers(), &body)??;
+    Ok(Rotation::Own { key, overlap: overlap(&body, "overlapSeconds")? })
+}
+
 /// Reads `POST /api/agents/heartbeat`.
 ///
 /// # Errors
 /// 401 without a key, 400 for a body that breaks a rule.
-pub fn heartbeat(request: &Request) -> Result<(ApiKey, Claim), ApiError> {
+pub(super) fn heartbeat(request: &Request) -> Result<Heartbeat, ApiError> {
     let body = Object::parse(request.body())?;
     let key = api_key(request.headers(), &body)??;
     let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
     let health = Health::parse(&status)
         .ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
-    Ok((key, Claim::Report(health)))
+    Ok(Heartbeat { credential: Credential::Agent(key), agent_id: None, claim: Ok(Claim::Report(health)) })
 }
 
 /// What `POST /api/agents/events` posts.
@@ -159,10 +172,12 @@ impl Refusal {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Registered {
+struct WithKey {
     agent_id: AgentId,
     api_key: String,
-    status: AgentState,
+    /// Of a registration, which makes pending agents; only active ones rotate their keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<AgentState>,
 }
 
 #[derive(Serialize)]
@@ -204,18 +219,20 @@ enum PostedInBatch {
 }
 
 /// The body of a success: `{"ok": true, "data": …}`; for health, `{"ok": true}`.
-pub(super) fn encode(outcome: &Outcome) -> serde_json::Result<String> {
+pub(super) fn encode(outcome: &Outcome, now: Timestamp) -> serde_json::Result<String> {
     match outcome {
-        Outcome::Registered(agent, key) => {
-            success(Registered { agent_id: agent.agent_id, api_key: key.reveal(), status: agent.agent_state })
-        }
+        Outcome::WithKey(agent, key, _) => success(WithKey {
+            agent_id: agent.agent_id,
+            api_key: key.reveal(),
+            status: (agent.agent_state == AgentState::Pending).then_some(AgentState::Pending),
+        }),
         Outcome::Verified(agent_id) => success(Verified { agent_id: *agent_id, status: AgentState::Active }),
-        Outcome::Beaten(agent) => success(Beaten {
+        Outcome::Agent(agent) => success(Beaten {
             ok: true,
             agent_id: agent.agent_id,
             status: agent.health,
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
-            interval_seconds: agent.interval_ms / 1000,
+            interval_seconds: agent.heartbeat().interval_seconds(),
             lease_expires_at: agent.lease_expires_at.map(|end| end.to_string()),
         }),
         Outcome::Posted(posting, event_id) => success(Posted {
@@ -230,8 +247,19 @@ pub(super) fn encode(outcome: &Outcome) -> serde_json::Result<String> {
             });
             success(PostedBatch { results: results.collect() })
         }
-        Outcome::Healthy => Ok(r#"{"ok":true}"#.to_owned()),
+        Outcome::Done => Ok(r#"{"ok":true}"#.to_owned()),
         Outcome::Preflight => Ok(String::new()),
+        // The operators' plane has one wire form; in an envelope it would be the data.
+        Outcome::AgentHealth(_)
+        | Outcome::Agents(_)
+        | Outcome::Usage(_)
+        | Outcome::Workspace(_)
+        | Outcome::Events(_)
+        | Outcome::Minted(_)
+        | Outcome::Tokens(_) => {
+            let data = RawValue::from_string(super::mission_control::encode(outcome, now)?)?;
+            success(data)
+        }
     }
 }
 

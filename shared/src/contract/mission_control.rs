@@ -1,12 +1,19 @@
 //! Contract B: Mission Control's wire format, in `snake_case`.
 
+pub mod requests;
+
 use serde::Serialize;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::agent::{Agent, AgentId, AgentState};
-use crate::answer::Outcome;
+use crate::answer::{AgentList, Outcome, Paging};
+use crate::credential::TokenKind;
 use crate::error::{ErrorKind, Invalid};
+use crate::event::{Actor, Event};
 use crate::time::Timestamp;
+use crate::token::{MintedToken, TokenRow};
+use crate::workspace::Workspace;
 
 /// An agent as Mission Control shows it: 15 keys, always present, null where unknown.
 #[derive(Serialize)]
@@ -26,9 +33,6 @@ struct AgentRead<'a> {
     last_seen_at: Option<String>,
     created_at: String,
     updated_at: String,
-    /// Only in the answer that made the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent_token: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -44,8 +48,8 @@ impl<'a> AgentRead<'a> {
             name: agent.agent_name.as_str(),
             status: agent.status(now),
             heartbeat_config: HeartbeatConfigRead {
-                interval_seconds: agent.interval_ms / 1000,
-                missing_tolerance: agent.tolerance_ms / 1000,
+                interval_seconds: agent.heartbeat().interval_seconds(),
+                missing_tolerance: agent.heartbeat().tolerance_seconds(),
             },
             identity_profile: None,
             identity_template: None,
@@ -58,8 +62,53 @@ impl<'a> AgentRead<'a> {
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
             created_at: agent.created_at.to_string(),
             updated_at: agent.updated_at.to_string(),
-            agent_token: None,
         }
+    }
+}
+
+/// An agent with its new key, which only this answer carries.
+#[derive(Serialize)]
+struct AgentWithKey<'a> {
+    #[serde(flatten)]
+    agent: AgentRead<'a>,
+    agent_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<&'a Workspace>,
+}
+
+#[derive(Serialize)]
+struct AgentHealth {
+    ok: bool,
+    agent_id: AgentId,
+    board_id: Option<Uuid>,
+    gateway_id: Option<()>,
+    status: &'static str,
+    is_board_lead: bool,
+}
+
+#[derive(Serialize)]
+struct Agents<'a> {
+    items: Vec<AgentRead<'a>>,
+    limit: usize,
+    #[serde(flatten)]
+    paging: PagingRead<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PagingRead<'a> {
+    Offset { total: usize, offset: usize },
+    Cursor { total: Option<()>, next: Option<&'a str> },
+}
+
+impl<'a> Agents<'a> {
+    fn of(list: &'a AgentList, now: Timestamp) -> Self {
+        let items = list.agents.iter().map(|agent| AgentRead::of(agent, now)).collect();
+        let paging = match &list.paging {
+            Paging::Offset { offset, total } => PagingRead::Offset { total: *total, offset: *offset },
+            Paging::Cursor(next) => PagingRead::Cursor { total: None, next: next.as_deref() },
+        };
+        Self { items, limit: list.limit, paging }
     }
 }
 
@@ -67,6 +116,17 @@ impl<'a> AgentRead<'a> {
 struct Verified {
     id: AgentId,
     state: AgentState,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    requests_total: u64,
+    since: String,
+}
+
+#[derive(Serialize)]
+struct Files<'a> {
+    files: &'a Workspace,
 }
 
 #[derive(Serialize)]
@@ -83,21 +143,139 @@ impl Posted {
     }
 }
 
+#[derive(Serialize)]
+struct Events<'a> {
+    items: Vec<EventRead<'a>>,
+    next: Option<Uuid>,
+}
+
+#[derive(Serialize)]
+struct EventRead<'a> {
+    id: Uuid,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    at: String,
+    actor: Actor,
+    payload: &'a RawValue,
+}
+
+impl<'a> EventRead<'a> {
+    fn of(event: &'a Event) -> serde_json::Result<Self> {
+        Ok(Self {
+            id: event.event_id,
+            kind: &event.event_type,
+            at: event.created_at.to_string(),
+            actor: event.actor,
+            payload: serde_json::from_str(&event.payload)?,
+        })
+    }
+}
+
+/// A token without what is secret of it.
+#[derive(Serialize)]
+struct TokenRead<'a> {
+    id: Uuid,
+    kind: TokenKind,
+    label: Option<&'a str>,
+    board_id: Option<Uuid>,
+    reusable: bool,
+    approved: bool,
+    created_at: String,
+    expires_at: String,
+}
+
+impl<'a> TokenRead<'a> {
+    fn of(row: &'a TokenRow) -> Self {
+        Self {
+            id: row.token_id,
+            kind: row.token_kind,
+            label: row.label.as_deref(),
+            board_id: row.board_id,
+            reusable: row.reusable,
+            approved: row.pre_approved,
+            created_at: row.created_at.to_string(),
+            expires_at: row.valid_until.to_string(),
+        }
+    }
+}
+
+/// The answer to a minting, also `mint-token`'s: with the token, this once.
+#[derive(Serialize)]
+pub struct Minted<'a> {
+    token: String,
+    #[serde(flatten)]
+    row: TokenRead<'a>,
+}
+
+impl<'a> Minted<'a> {
+    /// A token that was just minted.
+    #[must_use]
+    pub fn of(minted: &'a MintedToken) -> Self {
+        Self { token: minted.token.reveal(), row: TokenRead::of(&minted.row) }
+    }
+}
+
+#[derive(Serialize)]
+struct ListedToken<'a> {
+    #[serde(flatten)]
+    row: TokenRead<'a>,
+    last_used_at: Option<String>,
+    uses: u64,
+}
+
+#[derive(Serialize)]
+struct Tokens<'a> {
+    items: Vec<ListedToken<'a>>,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(rows: &'a [TokenRow]) -> Self {
+        let listed = |row: &'a TokenRow| ListedToken {
+            row: TokenRead::of(row),
+            last_used_at: row.last_used_at.map(|hour| hour.to_string()),
+            uses: row.uses,
+        };
+        Self { items: rows.iter().map(listed).collect() }
+    }
+}
+
 /// The body of a success.
 pub(super) fn encode(outcome: &Outcome, now: Timestamp) -> serde_json::Result<String> {
     match outcome {
-        Outcome::Registered(agent, key) => {
-            serde_json::to_string(&AgentRead { agent_token: Some(key.reveal()), ..AgentRead::of(agent, now) })
-        }
+        Outcome::Agent(agent) => serde_json::to_string(&AgentRead::of(agent, now)),
+        Outcome::WithKey(agent, key, files) => serde_json::to_string(&AgentWithKey {
+            agent: AgentRead::of(agent, now),
+            agent_token: key.reveal(),
+            files: files.as_ref(),
+        }),
         Outcome::Verified(agent_id) => {
             serde_json::to_string(&Verified { id: *agent_id, state: AgentState::Active })
         }
-        Outcome::Beaten(agent) => serde_json::to_string(&AgentRead::of(agent, now)),
+        Outcome::AgentHealth(agent) => serde_json::to_string(&AgentHealth {
+            ok: true,
+            agent_id: agent.agent_id,
+            board_id: agent.board_id,
+            gateway_id: None,
+            status: agent.status(now),
+            is_board_lead: false,
+        }),
+        Outcome::Agents(list) => serde_json::to_string(&Agents::of(list, now)),
+        Outcome::Usage(agent) => serde_json::to_string(&Usage {
+            requests_total: agent.requests_total,
+            since: agent.created_at.to_string(),
+        }),
+        Outcome::Workspace(files) => serde_json::to_string(&Files { files }),
         Outcome::Posted(_, event_id) => serde_json::to_string(&Posted { id: Some(*event_id), detail: None }),
         Outcome::PostedBatch(results) => {
             serde_json::to_string(&results.iter().map(Posted::of).collect::<Vec<_>>())
         }
-        Outcome::Healthy => Ok(r#"{"ok":true}"#.to_owned()),
+        Outcome::Events(page) => {
+            let items = page.events.iter().map(EventRead::of).collect::<Result<_, _>>()?;
+            serde_json::to_string(&Events { items, next: page.next })
+        }
+        Outcome::Minted(minted) => serde_json::to_string(&Minted::of(minted)),
+        Outcome::Tokens(rows) => serde_json::to_string(&Tokens::of(rows)),
+        Outcome::Done => Ok(r#"{"ok":true}"#.to_owned()),
         Outcome::Preflight => Ok(String::new()),
     }
 }
@@ -127,9 +305,10 @@ struct InvalidField {
 impl InvalidField {
     fn of(invalid: &Invalid) -> Self {
         let path = invalid.field.split('.').filter(|part| *part != "body");
+        let place = invalid.place.as_str();
         Self {
             kind: "value_error",
-            loc: std::iter::once("body").chain(path).map(str::to_owned).collect(),
+            loc: std::iter::once(place).chain(path).map(str::to_owned).collect(),
             msg: invalid.problem.to_string(),
             input: None,
         }

@@ -4,11 +4,12 @@ use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Transact
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{RACES, Store, StoreError, Transaction};
+use super::{Call, Claim, Item, RACES, Store, StoreError, Transaction, config_json};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
 use crate::agent::{Agent, AgentId, AgentName, AgentState, HeartbeatConfig};
-use crate::credential::ApiKey;
-use crate::event::{Actor, kind};
+use crate::credential::{ApiKey, KeyId};
+use crate::event::{Actor, Event, kind};
+use crate::rate_limit::Window;
 use crate::time::Timestamp;
 use crate::token::TokenRow;
 
@@ -21,6 +22,45 @@ pub struct NewAgent {
     pub board_id: Option<Uuid>,
     /// How often it beats.
     pub heartbeat: HeartbeatConfig,
+}
+
+/// An agent that is created by its first heartbeat.
+#[derive(Clone, Debug)]
+pub struct NewEnrolled<'a> {
+    /// Whose names these are.
+    pub namespace: &'a str,
+    /// Display name.
+    pub name: AgentName,
+    /// The group it belongs to.
+    pub board_id: Option<Uuid>,
+    /// Whether it is active at once. Else its creation is no beat.
+    pub approved: bool,
+    /// What the first beat says.
+    pub claim: Claim,
+    /// Whoever holds the credential.
+    pub actor: Actor,
+    /// The one-off token that this uses up.
+    pub one_off: Option<&'a TokenRow>,
+}
+
+impl NewEnrolled<'_> {
+    /// The key id of the name: the same (namespace, board, name) is always the same agent.
+    #[must_use]
+    pub fn key_id(namespace: &str, board_id: Option<Uuid>, name: &AgentName) -> KeyId {
+        let board = board_id.map(|board_id| board_id.to_string()).unwrap_or_default();
+        KeyId::of_name(namespace, &board, name.as_str())
+    }
+}
+
+/// The outcome of a creation.
+#[derive(Debug)]
+pub enum Creation {
+    /// A new agent. The one moment at which its key can be shown.
+    Created(Box<Agent>, ApiKey),
+    /// Its row is there already, or is being made right now.
+    Exists,
+    /// The one-off token has let in another agent.
+    TokenUsedUp,
 }
 
 /// The outcome of a verification.
@@ -36,7 +76,8 @@ pub enum Verification {
 
 impl Verification {
     /// What a row says to a verification that changes nothing.
-    fn of(agent: Option<&Agent>, key: &ApiKey, now: Timestamp) -> Self {
+    #[must_use]
+    pub fn of(agent: Option<&Agent>, key: &ApiKey, now: Timestamp) -> Self {
         match agent {
             Some(agent) if agent.accepts(&key.digest(), now) && !agent.is_expired(now) => {
                 match agent.agent_state {
@@ -49,10 +90,12 @@ impl Verification {
     }
 }
 
+/// The place of the one-off token in the creating transaction.
+const ONE_OFF_TOKEN: usize = 2;
+
 impl Store {
-    /// Registers a pending agent, with its event. `one_off` is the token that this uses up.
-    ///
-    /// The answer is `None` if the one-off token has let in another agent.
+    /// Registers a pending agent under a key of its own, with its event. `one_off` is the token that this uses
+    /// up.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] lost races.
@@ -62,23 +105,43 @@ impl Store {
         actor: Actor,
         one_off: Option<&TokenRow>,
         now: Timestamp,
-    ) -> Result<Option<(Agent, ApiKey)>, StoreError> {
+    ) -> Result<Creation, StoreError> {
+        self.create_with_new_key(new, |agent| agent, actor, one_off, now).await
+    }
+
+    /// Creates an active agent under a key of its own, with its event.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    pub async fn create_active(
+        &self,
+        new: &NewAgent,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<Creation, StoreError> {
+        self.create_with_new_key(new, |agent| agent.activated(now), actor, None, now).await
+    }
+
+    async fn create_with_new_key(
+        &self,
+        new: &NewAgent,
+        admit: impl Fn(Agent) -> Agent,
+        actor: Actor,
+        one_off: Option<&TokenRow>,
+        now: Timestamp,
+    ) -> Result<Creation, StoreError> {
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
             }
             let key = ApiKey::generate();
-            let agent = Agent::pending(
-                &key,
-                new.name.clone(),
-                new.board_id,
-                new.heartbeat,
-                now,
-                self.pending_retention,
-            );
-            match self.create(&agent, actor, one_off, now).await? {
-                Transaction::Applied => return Ok(Some((agent, key))),
-                Transaction::Refused(ONE_OFF_TOKEN, _) => return Ok(None),
+            let (name, retention) = (new.name.clone(), self.pending_retention);
+            let agent = admit(Agent::pending(&key, name, new.board_id, new.heartbeat, now, retention));
+            let row = to_item(&agent)?;
+            let events = vec![self.registration_of(&agent, actor, now)];
+            match self.create(row, &agent, &events, one_off, now).await? {
+                Transaction::Applied => return Ok(Creation::Created(Box::new(agent), key)),
+                Transaction::Refused(ONE_OFF_TOKEN, _) => return Ok(Creation::TokenUsedUp),
                 // A key id that is taken: draw again.
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
@@ -86,45 +149,81 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    async fn create(
-        &self,
-        agent: &Agent,
-        actor: Actor,
-        one_off: Option<&TokenRow>,
-        now: Timestamp,
-    ) -> Result<Transaction, StoreError> {
-        let row = Put::builder()
-            .table_name(&self.tables.agents)
-            .set_item(Some(to_item(agent)?))
-            .condition_expression("attribute_not_exists(agent_id)");
+    /// Creates the agent of a name by its first heartbeat, with its event. Whoever loses the race beats again.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn enroll(&self, new: &NewEnrolled<'_>, now: Timestamp) -> Result<Creation, StoreError> {
+        let key = ApiKey::with_key_id(NewEnrolled::key_id(new.namespace, new.board_id, &new.name));
+        let (name, retention) = (new.name.clone(), self.pending_retention);
+        let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
+        let pending = Agent { enrollment_namespace: Some(new.namespace.to_owned()), ..pending };
+        let call = Call::Heartbeat(new.claim);
+        let agent = if new.approved { first_beat(pending.activated(now), new.claim, now) } else { pending };
+        let mut row = to_item(&agent)?;
+        let mut events = vec![self.registration_of(&agent, new.actor, now)];
+        if new.approved {
+            row.insert(call.counter(Window::at(now).slot()), number(1));
+        }
+        if agent.offline_since.is_some() {
+            let payload = json!({ "reason": "reported", "last_seen_at": now.to_string() });
+            events.push(self.record(agent.agent_id, kind::AGENT_OFFLINE, new.actor, &payload, now));
+        }
+        match self.create(row, &agent, &events, new.one_off, now).await? {
+            Transaction::Applied => Ok(Creation::Created(Box::new(agent), key)),
+            Transaction::Refused(ONE_OFF_TOKEN, _) => Ok(Creation::TokenUsedUp),
+            Transaction::Refused(..) | Transaction::Conflicted => Ok(Creation::Exists),
+        }
+    }
+
+    fn registration_of(&self, agent: &Agent, actor: Actor, now: Timestamp) -> Event {
         let payload = json!({
             "name": agent.agent_name,
             "board_id": agent.board_id,
             "state": agent.agent_state,
-            "heartbeat_config": {
-                "interval_seconds": agent.interval_ms / 1000,
-                "missing_tolerance": agent.tolerance_ms / 1000,
-            },
+            "heartbeat_config": config_json(agent.heartbeat()),
         });
-        let event = self.record(agent.agent_id, kind::AGENT_REGISTERED, actor, &payload, now);
-        let mut writes = vec![
-            TransactWriteItem::builder().put(row.build().map_err(broken)?).build(),
-            self.put_event(&event)?,
-        ];
+        self.record(agent.agent_id, kind::AGENT_REGISTERED, actor, &payload, now)
+    }
+
+    /// The creating transaction: the row if it is not there, or only waits for its removal; the one-off token;
+    /// the events.
+    async fn create(
+        &self,
+        mut row: Item,
+        agent: &Agent,
+        events: &[Event],
+        one_off: Option<&TokenRow>,
+        now: Timestamp,
+    ) -> Result<Transaction, StoreError> {
+        row.extend(self.listing_attributes(agent));
+        let put = Put::builder()
+            .table_name(&self.tables.agents)
+            .set_item(Some(row))
+            .condition_expression("attribute_not_exists(agent_id) OR expires_at <= :now_seconds")
+            .expression_attribute_values(":now_seconds", number(now.as_seconds()));
+        let mut writes = vec![TransactWriteItem::builder().put(put.build().map_err(broken)?).build()];
+        for event in events {
+            writes.push(self.put_event(event)?);
+        }
         if let Some(token) = one_off {
-            writes.push(self.use_up(token, agent.agent_id)?);
+            writes.insert(ONE_OFF_TOKEN, self.use_up(token, agent.agent_id)?);
         }
         transact(&self.client, writes).await
     }
 
-    /// The write that uses up a one-off token, as part of the creating transaction.
+    /// The write that uses up a one-off token. Its own agent, once deleted, may come back by it.
     fn use_up(&self, token: &TokenRow, agent_id: AgentId) -> Result<TransactWriteItem, StoreError> {
         let update = Update::builder()
             .table_name(&self.tables.tokens)
             .key("token_id", string(token.token_id))
-            .condition_expression("attribute_exists(token_id) AND attribute_not_exists(used_by)")
-            .update_expression("SET used_by = :agent_id")
-            .expression_attribute_values(":agent_id", string(agent_id));
+            .condition_expression(
+                "attribute_exists(token_id) \
+                 AND (attribute_not_exists(used_by) OR used_by = :agent_id)",
+            )
+            .update_expression("SET used_by = :agent_id ADD uses :one")
+            .expression_attribute_values(":agent_id", string(agent_id))
+            .expression_attribute_values(":one", number(1));
         Ok(TransactWriteItem::builder().update(update.build().map_err(broken)?).build())
     }
 
@@ -139,7 +238,10 @@ impl Store {
         now: Timestamp,
     ) -> Result<Verification, StoreError> {
         let agent_id = AgentId::of_key(key);
-        let payload = json!({ "before": AgentState::Pending, "after": AgentState::Active });
+        let payload = json!({
+            "before": { "state": AgentState::Pending },
+            "after": { "state": AgentState::Active },
+        });
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
@@ -150,7 +252,7 @@ impl Store {
                 .condition_expression(
                     "key_digest = :digest \
                      AND agent_state = :pending \
-                     AND expires_at > :now_seconds",
+                     AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)",
                 )
                 .update_expression(
                     "SET agent_state = :active, verified_at = :now, updated_at = :now \
@@ -177,23 +279,20 @@ impl Store {
         }
         Err(StoreError::Contended)
     }
-
-    /// What [`Store::verify`] would meet, by a read that changes nothing.
-    ///
-    /// # Errors
-    /// DynamoDB does not answer, or refuses.
-    pub async fn verification(&self, key: &ApiKey, now: Timestamp) -> Result<Verification, StoreError> {
-        let request = self
-            .client
-            .get_item()
-            .table_name(&self.tables.agents)
-            .key("agent_id", string(AgentId::of_key(key)))
-            .consistent_read(true);
-        let output = request.send().await.map_err(|error| super::failure(&error))?;
-        let agent = output.item.map(from_item::<Agent>).transpose()?;
-        Ok(Verification::of(agent.as_ref(), key, now))
-    }
 }
 
-/// The place of the one-off token in the creating transaction.
-const ONE_OFF_TOKEN: usize = 2;
+/// A new agent whose creation is its first beat.
+fn first_beat(agent: Agent, claim: Claim, now: Timestamp) -> Agent {
+    let health = match claim {
+        Claim::Report(health) => Some(health),
+        Claim::Keep | Claim::Withdraw => None,
+    };
+    Agent {
+        health,
+        last_seen_at: Some(now),
+        lease_expires_at: Some(now.plus(agent.tolerance())),
+        offline_since: Call::Heartbeat(claim).says_offline().then_some(now),
+        requests_total: 1,
+        ..agent
+    }
+}

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{Item, RACES, Store, StoreError, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, transact, update};
 use crate::agent::{Agent, AgentId, AgentState, Health};
-use crate::credential::{ApiKey, KeyDigest};
+use crate::credential::ApiKey;
 use crate::event::{Actor, Event, kind};
 use crate::rate_limit::{Policy, Quota, SLOTS, Window};
 use crate::time::Timestamp;
@@ -57,15 +57,84 @@ impl Call {
         }
     }
 
-    const fn says_offline(self) -> bool {
+    pub(super) const fn says_offline(self) -> bool {
         matches!(self.claim(), Claim::Report(Health::Offline))
     }
 
     /// The counter of this call in the agent's row: `b7` for beats, `c7` for other calls.
-    fn counter(self, slot: i64) -> String {
+    pub(super) fn counter(self, slot: i64) -> String {
         match self {
             Self::Heartbeat(_) => format!("b{slot}"),
             Self::Event => format!("c{slot}"),
+        }
+    }
+}
+
+/// Who checks in, and by what right.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An agent, by its API key.
+    Key(ApiKey),
+    /// An agent that was created by heartbeat, by a credential of its namespace.
+    Namespace {
+        /// The agent that the beat's name addresses.
+        agent_id: AgentId,
+        /// The credential's namespace. The row must have the same.
+        namespace: String,
+        /// Whoever holds the credential.
+        actor: Actor,
+    },
+    /// Any agent, by an operator.
+    Operator {
+        /// The agent that the path names.
+        agent_id: AgentId,
+        /// The operator.
+        actor: Actor,
+    },
+}
+
+impl Caller {
+    /// The row that the call addresses: with a key always the key's own.
+    #[must_use]
+    pub fn agent_id(&self) -> AgentId {
+        match self {
+            Self::Key(key) => AgentId::of_key(key),
+            Self::Namespace { agent_id, .. } | Self::Operator { agent_id, .. } => *agent_id,
+        }
+    }
+
+    const fn actor(&self) -> Actor {
+        match self {
+            Self::Key(_) => Actor::Agent,
+            Self::Namespace { actor, .. } | Self::Operator { actor, .. } => *actor,
+        }
+    }
+
+    /// The clause that proves the caller's right, in the same write.
+    const fn condition(&self) -> &'static str {
+        match self {
+            Self::Key(_) => KEY_IS_VALID,
+            Self::Namespace { .. } => "enrollment_namespace = :namespace",
+            Self::Operator { .. } => "attribute_exists(agent_id)",
+        }
+    }
+
+    fn value(&self) -> Option<(String, AttributeValue)> {
+        match self {
+            Self::Key(key) => Some((":digest".to_owned(), binary(&key.digest()))),
+            Self::Namespace { namespace, .. } => Some((":namespace".to_owned(), string(namespace))),
+            Self::Operator { .. } => None,
+        }
+    }
+
+    /// Why the caller has no right to this row, if so.
+    fn refusal(&self, agent: &Agent, now: Timestamp) -> Option<CheckIn> {
+        match self {
+            Self::Key(key) if !agent.accepts(&key.digest(), now) => Some(CheckIn::Unknown),
+            Self::Namespace { namespace, .. } if agent.enrollment_namespace.as_ref() != Some(namespace) => {
+                Some(CheckIn::Foreign)
+            }
+            _ => None,
         }
     }
 }
@@ -75,8 +144,10 @@ impl Call {
 pub enum CheckIn {
     /// The lease is renewed. The row as it is now.
     Accepted(Box<Agent>, Quota),
-    /// No agent has this key.
-    UnknownKey,
+    /// There is no such agent, or none with this key.
+    Unknown,
+    /// The agent belongs to another namespace.
+    Foreign,
     /// The agent is pending or revoked.
     Inactive(AgentState),
     /// Over the limit of this window.
@@ -142,7 +213,7 @@ struct Expression {
 /// A call on its way into the row.
 struct Attempt<'a> {
     agent_id: AgentId,
-    digest: KeyDigest,
+    caller: &'a Caller,
     call: Call,
     now: Timestamp,
     store: &'a Store,
@@ -156,13 +227,13 @@ impl Attempt<'_> {
     fn expression(&self, absence: Absence) -> Expression {
         let slot = self.window().slot();
         let mut values = HashMap::from([
-            (":digest".to_owned(), binary(&self.digest)),
             (":active".to_owned(), string(AgentState::Active.as_str())),
             (":now".to_owned(), moment(self.now)),
             (":window_start".to_owned(), moment(self.window().starts_at())),
             (":default_limit".to_owned(), number(self.store.default_limit)),
             (":one".to_owned(), number(1)),
         ]);
+        values.extend(self.caller.value());
         let mut set = "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now".to_owned();
         let mut remove = format!("REMOVE {}", other_slots(slot));
         match (self.call.claim(), absence) {
@@ -182,7 +253,8 @@ impl Attempt<'_> {
             }
         }
         Expression {
-            condition: [KEY_IS_VALID, IS_ACTIVE, absence.condition(), IS_UNDER_LIMIT].join("\nAND "),
+            condition: [self.caller.condition(), IS_ACTIVE, absence.condition(), IS_UNDER_LIMIT]
+                .join("\nAND "),
             update: format!("{set} ADD #counter :one, requests_total :one {remove}"),
             names: HashMap::from([("#counter".to_owned(), self.call.counter(slot))]),
             values,
@@ -240,8 +312,11 @@ impl Attempt<'_> {
     /// Why a row refuses this call, in the order of the condition; `None` if only `offline_since` stands in
     /// the way, or nothing any more.
     fn refusal(&self, agent: &Agent, used: u32) -> Option<CheckIn> {
-        if !agent.accepts(&self.digest, self.now) || agent.is_expired(self.now) {
-            return Some(CheckIn::UnknownKey);
+        if agent.is_expired(self.now) {
+            return Some(CheckIn::Unknown);
+        }
+        if let Some(refusal) = self.caller.refusal(agent, self.now) {
+            return Some(refusal);
         }
         if agent.agent_state != AgentState::Active {
             return Some(CheckIn::Inactive(agent.agent_state));
@@ -265,7 +340,7 @@ impl Attempt<'_> {
             }
             _ => return Ok(None),
         };
-        let event = self.store.record(self.agent_id, event_type, Actor::Agent, &payload, self.now);
+        let event = self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, self.now);
         match self.write_with_event(absence, &event).await? {
             Transaction::Applied => {
                 let agent = self.changed(agent, absence);
@@ -298,9 +373,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] lost races.
-    pub async fn check_in(&self, key: &ApiKey, call: Call, now: Timestamp) -> Result<CheckIn, StoreError> {
-        let attempt =
-            Attempt { agent_id: AgentId::of_key(key), digest: key.digest(), call, now, store: self };
+    pub async fn check_in(&self, caller: &Caller, call: Call, now: Timestamp) -> Result<CheckIn, StoreError> {
+        let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
         let steady = if call.says_offline() { Absence::Announced } else { Absence::None };
         for race in 0..=RACES {
             if race > 0 {
@@ -313,7 +387,7 @@ impl Store {
                     let quota = attempt.quota(&agent, used);
                     return Ok(CheckIn::Accepted(Box::new(agent), quota));
                 }
-                Write::Refused(None) => return Ok(CheckIn::UnknownKey),
+                Write::Refused(None) => return Ok(CheckIn::Unknown),
                 Write::Refused(Some(row)) => row,
                 Write::Conflicted => continue,
             };

@@ -5,13 +5,15 @@ use std::time::Duration;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{
-    Put, PutRequest, ReturnValuesOnConditionCheckFailure, TransactWriteItem, WriteRequest,
+    AttributeValue, Put, PutRequest, ReturnValuesOnConditionCheckFailure, TransactWriteItem, WriteRequest,
 };
 use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::{RACES, Store, StoreError, Transaction};
-use super::{broken, failure, from_item, number, pause_after_lost_race, service_failure, to_item, transact};
+use super::{
+    broken, failure, from_item, number, pause_after_lost_race, service_failure, string, to_item, transact,
+};
 use crate::agent::AgentId;
 use crate::event::{Actor, Event, Marker, Posting, expiry};
 use crate::time::Timestamp;
@@ -20,7 +22,77 @@ use crate::time::Timestamp;
 const BATCH_ATTEMPTS: u32 = 4;
 const BATCH_BACKOFF: Duration = Duration::from_millis(50);
 
+/// A page of an agent's events, newest first.
+#[derive(Debug)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The event after which the next page begins; `None` at the end.
+    pub next: Option<Uuid>,
+}
+
+/// How many rows one page reads, at most, whatever it filters.
+const READ_PER_PAGE: usize = 1_000;
+
 impl Store {
+    /// An agent's events before `before`, newest first. With a type it reads a bounded number of rows, so a page
+    /// may be short and still have a next one.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn events_before(
+        &self,
+        agent_id: AgentId,
+        event_type: Option<&str>,
+        before: Option<Uuid>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<EventPage, StoreError> {
+        // No UUID is after this, and every marker is.
+        let mut before = before.map_or_else(|| "g".to_owned(), |event_id| event_id.to_string());
+        let (mut events, mut read) = (Vec::new(), 0);
+        loop {
+            let at_once = if event_type.is_some() { READ_PER_PAGE - read } else { limit - events.len() };
+            let mut only = "expires_at > :now_seconds".to_owned();
+            let mut request = self
+                .client
+                .query()
+                .table_name(&self.tables.events)
+                .key_condition_expression("agent_id = :agent_id AND event_id < :before")
+                .expression_attribute_values(":agent_id", string(agent_id))
+                .expression_attribute_values(":before", string(&before))
+                .expression_attribute_values(":now_seconds", number(now.as_seconds()))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .limit(i32::try_from(at_once).unwrap_or(i32::MAX));
+            if let Some(event_type) = event_type {
+                only.push_str(" AND event_type = :event_type");
+                request = request.expression_attribute_values(":event_type", string(event_type));
+            }
+            let output = request.filter_expression(only).send().await.map_err(|error| failure(&error))?;
+            read += usize::try_from(output.scanned_count).unwrap_or_default();
+            for row in output.items.unwrap_or_default() {
+                events.push(from_item::<Event>(row)?);
+            }
+            let more = output.last_evaluated_key.and_then(|mut key| match key.remove("event_id") {
+                Some(AttributeValue::S(event_id)) => Some(event_id),
+                _ => None,
+            });
+            if events.len() > limit {
+                events.truncate(limit);
+                let next = events.last().map(|event| event.event_id);
+                return Ok(EventPage { events, next });
+            }
+            match more {
+                None => return Ok(EventPage { events, next: None }),
+                Some(last) if events.len() == limit || read >= READ_PER_PAGE => {
+                    return Ok(EventPage { events, next: Uuid::parse_str(&last).ok() });
+                }
+                Some(last) => before = last,
+            }
+        }
+    }
+
     /// Stores what an agent posts: one outcome for each posting, in order. An acknowledged event is durable.
     ///
     /// A single event costs one request, a batch one for all events without an id of their own, and each event

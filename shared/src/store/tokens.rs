@@ -1,17 +1,26 @@
 //! Operator and enrollment tokens.
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use serde_json::json;
+use uuid::Uuid;
 
-use super::{RACES, Store, StoreError, Transaction};
-use super::{broken, failure, from_item, pause_after_lost_race, string, to_item, transact};
-use crate::credential::Token;
-use crate::event::{Actor, kind};
+use super::{Item, RACES, Store, StoreError, Transaction, Write};
+use super::{
+    broken, failure, from_item, moment, number, pause_after_lost_race, string, to_item, transact, update,
+};
+use crate::credential::{Token, TokenKind};
+use crate::event::{Actor, Event, kind};
 use crate::time::Timestamp;
 use crate::token::{MintedToken, TokenRequest, TokenRow};
 
+/// The index by which tokens are listed, and the one value of its partition key.
+const INDEX: &str = "by_age";
+const LISTING: &str = "tokens";
+
+const HOUR_MILLIS: i64 = 60 * 60 * 1000;
+
 impl Store {
-    /// Mints a token, with its event.
+    /// Mints a token, with its event. `None`: there is no enrollment token that it could succeed.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] lost races.
@@ -20,37 +29,49 @@ impl Store {
         request: &TokenRequest,
         actor: Actor,
         now: Timestamp,
-    ) -> Result<MintedToken, StoreError> {
+    ) -> Result<Option<MintedToken>, StoreError> {
+        let namespace = match request.succeeds {
+            None => None,
+            Some(token_id) => match self.token_row(token_id).await? {
+                Some(older) if older.token_kind == TokenKind::Enrollment => Some(older.enrollment_namespace),
+                _ => return Ok(None),
+            },
+        };
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
             }
             let token = Token::generate(request.kind);
-            let row = request.row(&token, now);
+            let row = request.row(&token, namespace.clone(), now);
+            let mut item = to_item(&row)?;
+            item.insert("listing".to_owned(), string(LISTING));
             let put = Put::builder()
                 .table_name(&self.tables.tokens)
-                .set_item(Some(to_item(&row)?))
+                .set_item(Some(item))
                 .condition_expression("attribute_not_exists(token_id)")
                 .build()
                 .map_err(broken)?;
-            let payload = json!({
-                "kind": row.token_kind,
-                "label": row.label,
-                "board_id": row.board_id,
-                "reusable": row.reusable,
-                "approved": row.pre_approved,
-                "expires_at": row.valid_until.to_string(),
-            });
-            let partition = format!("token#{}", row.token_id);
-            let event = self.record(partition, kind::TOKEN_CREATED, actor, &payload, now);
+            let event = self.token_event(&row, kind::TOKEN_CREATED, actor, now);
             let writes = vec![TransactWriteItem::builder().put(put).build(), self.put_event(&event)?];
             match transact(&self.client, writes).await? {
-                Transaction::Applied => return Ok(MintedToken { token, row }),
+                Transaction::Applied => return Ok(Some(MintedToken { token, row })),
                 // A key id that is taken: draw again.
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
         }
         Err(StoreError::Contended)
+    }
+
+    fn token_event(&self, row: &TokenRow, event_type: &str, actor: Actor, now: Timestamp) -> Event {
+        let payload = json!({
+            "kind": row.token_kind,
+            "label": row.label,
+            "board_id": row.board_id,
+            "reusable": row.reusable,
+            "approved": row.pre_approved,
+            "expires_at": row.valid_until.to_string(),
+        });
+        self.record(format!("token#{}", row.token_id), event_type, actor, &payload, now)
     }
 
     /// The row of `token`, if it exists: one consistent read, so that a deleted token ends with the next
@@ -59,14 +80,99 @@ impl Store {
     /// # Errors
     /// DynamoDB does not answer, or refuses.
     pub async fn token(&self, token: &Token) -> Result<Option<TokenRow>, StoreError> {
+        let row = self.token_row(token.token_id()).await?;
+        Ok(row.filter(|row| row.is_of(token)))
+    }
+
+    async fn token_row(&self, token_id: Uuid) -> Result<Option<TokenRow>, StoreError> {
         let request = self
             .client
             .get_item()
             .table_name(&self.tables.tokens)
-            .key("token_id", string(token.token_id()))
+            .key("token_id", string(token_id))
             .consistent_read(true);
         let output = request.send().await.map_err(|error| failure(&error))?;
-        let row = output.item.map(from_item::<TokenRow>).transpose()?;
-        Ok(row.filter(|row| row.is_of(token)))
+        output.item.map(from_item::<TokenRow>).transpose()
+    }
+
+    /// Notes that a token was used, to the hour: at most one write an hour. `created` counts an agent that it
+    /// let in, which is one write each time.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn note_token_use(
+        &self,
+        row: &TokenRow,
+        created: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let hour = Timestamp::from_millis(now.as_millis() / HOUR_MILLIS * HOUR_MILLIS);
+        if !created && row.last_used_at >= Some(hour) {
+            return Ok(());
+        }
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.tables.tokens)
+            .key("token_id", string(row.token_id))
+            .condition_expression("attribute_exists(token_id)")
+            .update_expression("SET last_used_at = :hour ADD uses :created")
+            .expression_attribute_values(":hour", moment(hour))
+            .expression_attribute_values(":created", number(u8::from(created)));
+        match update(request).await? {
+            // Deleted since, or in the middle of another transaction: its use is of no interest any more.
+            Write::Applied(_) | Write::Refused(_) | Write::Conflicted => Ok(()),
+        }
+    }
+
+    /// Every token, newest first.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        let (mut tokens, mut next): (Vec<TokenRow>, Option<Item>) = (Vec::new(), None);
+        loop {
+            let request = self
+                .client
+                .query()
+                .table_name(&self.tables.tokens)
+                .index_name(INDEX)
+                .key_condition_expression("listing = :listing")
+                .expression_attribute_values(":listing", string(LISTING))
+                .scan_index_forward(false)
+                .set_exclusive_start_key(next);
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            for row in output.items.unwrap_or_default() {
+                tokens.push(from_item(row)?);
+            }
+            next = output.last_evaluated_key;
+            if next.is_none() {
+                return Ok(tokens);
+            }
+        }
+    }
+
+    /// Deletes a token, with its event. One that is gone stays gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    pub async fn delete_token(&self, token_id: Uuid, actor: Actor, now: Timestamp) -> Result<(), StoreError> {
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            let Some(row) = self.token_row(token_id).await? else { return Ok(()) };
+            let delete = Delete::builder()
+                .table_name(&self.tables.tokens)
+                .key("token_id", string(token_id))
+                .condition_expression("attribute_exists(token_id)");
+            let event = self.token_event(&row, kind::TOKEN_REVOKED, actor, now);
+            let delete = TransactWriteItem::builder().delete(delete.build().map_err(broken)?).build();
+            match transact(&self.client, vec![delete, self.put_event(&event)?]).await? {
+                Transaction::Applied => return Ok(()),
+                Transaction::Refused(..) | Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
     }
 }

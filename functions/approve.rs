@@ -1,0 +1,18 @@
+//! `POST /api/v1/agents/{agent_id}/approve`: an operator lets a pending agent in.
+
+use lambda_http::Request;
+use shared::answer::Answer;
+use shared::app::App;
+use shared::error::ApiError;
+use shared::store::Transition;
+use shared::time::Timestamp;
+
+use crate::transition;
+
+/// See [`transition::handle`].
+///
+/// # Errors
+/// See [`transition::handle`].
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    transition::handle(app, &request, Transition::Approve, now).await
+}

@@ -1,0 +1,26 @@
+//! `POST /api/v1/agents`: an operator creates an active agent.
+
+use lambda_http::Request;
+use shared::answer::{Answer, Outcome};
+use shared::app::App;
+use shared::contract::mission_control::requests;
+use shared::error::{ApiError, ErrorKind};
+use shared::store::Creation;
+use shared::time::Timestamp;
+use shared::workspace::{Workspace, base_url};
+
+/// Creates an agent under a key of its own.
+///
+/// # Errors
+/// See [`App::operator`]; 422 for bad input.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let body = requests::json(&request)?;
+    let operator = app.operator(request.headers(), now).await?;
+    let new = requests::new_agent(body)?;
+    let Creation::Created(agent, key) = app.store.create_active(&new, operator, now).await? else {
+        return Err(ErrorKind::Internal("a new key's row exists".to_owned()).into());
+    };
+    let wanted = requests::wants_workspace(&request);
+    let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
+    Ok(Outcome::WithKey(agent, key, files).into())
+}

@@ -1,0 +1,18 @@
+//! `DELETE /api/v1/agents/{agent_id}`: an operator removes an agent.
+
+use lambda_http::Request;
+use shared::answer::{Answer, Outcome};
+use shared::app::App;
+use shared::contract::mission_control::requests;
+use shared::error::ApiError;
+use shared::time::Timestamp;
+
+/// Removes an agent; its events stay. One that does not exist is gone already.
+///
+/// # Errors
+/// See [`App::operator`]; 422 for a path without a UUID.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let operator = app.operator(request.headers(), now).await?;
+    app.store.delete_agent(requests::agent_id(&request)?, operator, now).await?;
+    Ok(Outcome::Done.into())
+}

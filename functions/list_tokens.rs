@@ -1,0 +1,16 @@
+//! `GET /api/v1/tokens`: every token, without what is secret of it.
+
+use lambda_http::Request;
+use shared::answer::{Answer, Outcome};
+use shared::app::App;
+use shared::error::ApiError;
+use shared::time::Timestamp;
+
+/// Lists tokens, newest first.
+///
+/// # Errors
+/// See [`App::operator`].
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    app.operator(request.headers(), now).await?;
+    Ok(Outcome::Tokens(app.store.tokens().await?).into())
+}

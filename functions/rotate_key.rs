@@ -1,0 +1,41 @@
+//! `POST /api/v1/agents/{agent_id}/rotate-key` for operators and `POST /api/agents/rotate-key` for the agent
+//! itself: a new key, while the one before stays valid for a while.
+
+use lambda_http::Request;
+use shared::answer::{Answer, Outcome};
+use shared::app::{App, done};
+use shared::contract::mission_control::requests;
+use shared::contract::{Contract, Rotation};
+use shared::error::{ApiError, ErrorKind};
+use shared::event::Actor;
+use shared::time::Timestamp;
+use shared::workspace::{Workspace, base_url};
+
+/// Rotates an agent's key.
+///
+/// # Errors
+/// See [`App::operator`], [`App::agent_of_key`] and [`done`]; 403 for a previous key, 409 when another rotation
+/// was faster, 400 or 422 for bad input.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let (agent, overlap, actor) = match Contract::of(request.uri().path()).rotation(&request)? {
+        Rotation::Own { key, overlap } => {
+            let agent = app.agent_of_key(&key, now).await?;
+            if agent.key_digest != key.digest() {
+                return Err(
+                    ErrorKind::Forbidden("a previous key does not rotate: use the current one").into()
+                );
+            }
+            (agent, overlap, Actor::Agent)
+        }
+        Rotation::ByOperator { body } => {
+            let operator = app.operator(request.headers(), now).await?;
+            let agent_id = requests::agent_id(&request)?;
+            let overlap = requests::overlap(&body.object()?, "overlap_seconds")?;
+            (app.existing(agent_id, now).await?, overlap, operator)
+        }
+    };
+    let (agent, key) = done(app.store.rotate_key(&agent, overlap, actor, now).await?)?;
+    let wanted = requests::wants_workspace(&request);
+    let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
+    Ok(Outcome::WithKey(agent, key, files).into())
+}

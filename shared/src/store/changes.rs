@@ -1,0 +1,383 @@
+//! What operators change: one conditional write on the row that was read, with its event.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{RACES, Store, StoreError, Transaction};
+use super::{binary, broken, failure, from_item, moment, number, pause_after_lost_race, string, transact};
+use crate::agent::{Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, HeartbeatConfig, millis};
+use crate::credential::{ApiKey, KeyDigest};
+use crate::event::{Actor, kind};
+use crate::time::Timestamp;
+
+/// The outcome of a change.
+#[derive(Debug)]
+pub enum Changed<T = Box<Agent>> {
+    /// It is so now: changed, or so before already.
+    Done(T),
+    /// There is no such agent.
+    NoSuchAgent,
+    /// The agent's state does not allow it.
+    Refused(&'static str),
+    /// Somebody else changed the same thing at the same time.
+    Overtaken,
+}
+
+/// A change of who may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transition {
+    /// From pending to active.
+    Approve,
+    /// From pending or active to revoked.
+    Revoke,
+    /// From revoked to where it was before.
+    Restore,
+}
+
+/// What an operator changes of an agent. `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch {
+    /// Display name.
+    pub name: Option<AgentName>,
+    /// The group; `Some(None)` takes it away.
+    pub board_id: Option<Option<Uuid>>,
+    /// How often it beats. The lease moves with the tolerance.
+    pub heartbeat: Option<HeartbeatConfig>,
+    /// The agent's own limit; `Some(None)` goes back to the default.
+    pub rate_limit: Option<Option<u32>>,
+}
+
+/// One change on its way into a row: clauses and their values, its event, and the row as it will be.
+struct Change {
+    /// What must still be as it was read.
+    conditions: Vec<&'static str>,
+    set: Vec<&'static str>,
+    remove: Vec<&'static str>,
+    values: Vec<(&'static str, AttributeValue)>,
+    event_type: &'static str,
+    payload: Value,
+    after: Agent,
+}
+
+impl Change {
+    /// A change of `agent` as it was read. Its `updated_at` tells any two changes apart, even in one
+    /// millisecond; heartbeats do not touch it.
+    fn of(agent: &Agent, event_type: &'static str, now: Timestamp) -> Self {
+        let updated_at = now.max(agent.updated_at.plus(Duration::from_millis(1)));
+        Self {
+            conditions: vec!["updated_at = :seen"],
+            set: vec!["updated_at = :updated_at"],
+            remove: Vec::new(),
+            values: vec![(":seen", moment(agent.updated_at)), (":updated_at", moment(updated_at))],
+            event_type,
+            payload: Value::Null,
+            after: Agent { updated_at, ..agent.clone() },
+        }
+    }
+
+    fn set(&mut self, clause: &'static str, name: &'static str, value: AttributeValue) {
+        self.set.push(clause);
+        self.values.push((name, value));
+    }
+}
+
+impl Transition {
+    /// The change, `None` if the agent is there already, or why it cannot be.
+    fn change(
+        self,
+        agent: &Agent,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Change>, &'static str> {
+        use AgentState::{Active, Pending, Revoked};
+        let (event_type, after) = match (self, agent.agent_state) {
+            (Self::Approve, Active) | (Self::Revoke, Revoked) | (Self::Restore, Active | Pending) => {
+                return Ok(None);
+            }
+            (Self::Approve, Revoked) => return Err("the agent is revoked: restore it first"),
+            (Self::Approve, Pending) => (kind::AGENT_APPROVED, Active),
+            (Self::Revoke, Active | Pending) => (kind::AGENT_REVOKED, Revoked),
+            (Self::Restore, Revoked) => (kind::AGENT_RESTORED, agent.revoked_from.unwrap_or(Pending)),
+        };
+        let mut change = Change::of(agent, event_type, now);
+        change.set("agent_state = :state", ":state", string(after.as_str()));
+        change.remove.push("expires_at");
+        change.after.agent_state = after;
+        change.after.expires_at = None;
+        match self {
+            Self::Approve => {}
+            Self::Revoke => {
+                change.set("revoked_from = :from", ":from", string(agent.agent_state.as_str()));
+                change.after.revoked_from = Some(agent.agent_state);
+            }
+            Self::Restore => {
+                change.remove.extend(["revoked_from", "offline_since", "health"]);
+                change.after =
+                    Agent { revoked_from: None, offline_since: None, health: None, ..change.after };
+            }
+        }
+        if after == Active {
+            change.set("verified_at = :now", ":now", moment(now));
+            change.after.verified_at = Some(now);
+            // Back from a revocation, an agent that had beaten gets time for its next beat.
+            if agent.lease_expires_at.is_some() {
+                let lease = now.plus(agent.tolerance().max(FIRST_BEAT_GRACE));
+                change.set("lease_expires_at = :lease", ":lease", moment(lease));
+                change.after.lease_expires_at = Some(lease);
+            }
+        }
+        change.payload = json!({
+            "before": { "state": agent.agent_state },
+            "after": { "state": after },
+            "reason": reason,
+        });
+        Ok(Some(change))
+    }
+}
+
+impl Patch {
+    /// The change, or `None` if the agent is like that already.
+    fn change(&self, agent: &Agent, now: Timestamp) -> Option<Change> {
+        let mut change = Change::of(agent, kind::AGENT_UPDATED, now);
+        let (mut before, mut after) = (Map::new(), Map::new());
+        if let Some(name) = self.name.as_ref().filter(|name| **name != agent.agent_name) {
+            change.set("agent_name = :name", ":name", string(name.as_str()));
+            change.after.agent_name = name.clone();
+            before.insert("name".to_owned(), json!(agent.agent_name));
+            after.insert("name".to_owned(), json!(name));
+        }
+        if let Some(board_id) = self.board_id.filter(|board_id| *board_id != agent.board_id) {
+            match board_id {
+                Some(board_id) => change.set("board_id = :board_id", ":board_id", string(board_id)),
+                None => change.remove.push("board_id"),
+            }
+            change.after.board_id = board_id;
+            before.insert("board_id".to_owned(), json!(agent.board_id));
+            after.insert("board_id".to_owned(), json!(board_id));
+        }
+        if let Some(heartbeat) = self.heartbeat.filter(|heartbeat| *heartbeat != agent.heartbeat()) {
+            let (interval, tolerance) = (millis(heartbeat.interval()), millis(heartbeat.tolerance()));
+            change.set("interval_ms = :interval_ms", ":interval_ms", number(interval));
+            change.set("tolerance_ms = :tolerance_ms", ":tolerance_ms", number(tolerance));
+            change.after.interval_ms = interval;
+            change.after.tolerance_ms = tolerance;
+            match agent.last_seen_at {
+                Some(seen) => {
+                    // Added in the write itself: a heartbeat may have moved `last_seen_at` since it was read.
+                    change.set.push("lease_expires_at = last_seen_at + :tolerance_ms");
+                    change.after.lease_expires_at = Some(seen.plus(heartbeat.tolerance()));
+                }
+                None => change.conditions.push("attribute_not_exists(last_seen_at)"),
+            }
+            before.insert("heartbeat_config".to_owned(), config_json(agent.heartbeat()));
+            after.insert("heartbeat_config".to_owned(), config_json(heartbeat));
+        }
+        if let Some(limit) = self.rate_limit.filter(|limit| *limit != agent.rate_limit_per_minute) {
+            match limit {
+                Some(limit) => change.set("rate_limit_per_minute = :limit", ":limit", number(limit)),
+                None => change.remove.push("rate_limit_per_minute"),
+            }
+            change.after.rate_limit_per_minute = limit;
+            before.insert("rate_limit_per_minute".to_owned(), json!(agent.rate_limit_per_minute));
+            after.insert("rate_limit_per_minute".to_owned(), json!(limit));
+        }
+        change.payload = json!({ "before": before, "after": after });
+        (!after.is_empty()).then_some(change)
+    }
+}
+
+/// A heartbeat configuration as events and Mission Control show it.
+pub(crate) fn config_json(heartbeat: HeartbeatConfig) -> Value {
+    json!({
+        "interval_seconds": heartbeat.interval_seconds(),
+        "missing_tolerance": heartbeat.tolerance_seconds(),
+    })
+}
+
+impl Store {
+    /// An agent's row, by one consistent read.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn agent(&self, agent_id: AgentId, now: Timestamp) -> Result<Option<Agent>, StoreError> {
+        let request = self
+            .client
+            .get_item()
+            .table_name(&self.tables.agents)
+            .key("agent_id", string(agent_id))
+            .consistent_read(true);
+        let output = request.send().await.map_err(|error| failure(&error))?;
+        let agent = output.item.map(from_item::<Agent>).transpose()?;
+        Ok(agent.filter(|agent| !agent.is_expired(now)))
+    }
+
+    /// Lets an agent in, shuts it out, or takes it back, with the event.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn transition(
+        &self,
+        agent_id: AgentId,
+        transition: Transition,
+        reason: Option<&str>,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(agent_id, actor, now, |agent| transition.change(agent, reason, now)).await
+    }
+
+    /// Changes what an operator may change, with the event.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn patch(
+        &self,
+        agent_id: AgentId,
+        patch: &Patch,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(agent_id, actor, now, |agent| Ok(patch.change(agent, now))).await
+    }
+
+    /// Reads, decides and writes, until nobody else is in between: at most [`RACES`] times more.
+    async fn change(
+        &self,
+        agent_id: AgentId,
+        actor: Actor,
+        now: Timestamp,
+        decide: impl Fn(&Agent) -> Result<Option<Change>, &'static str>,
+    ) -> Result<Changed, StoreError> {
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            let Some(agent) = self.agent(agent_id, now).await? else {
+                return Ok(Changed::NoSuchAgent);
+            };
+            let change = match decide(&agent) {
+                Ok(Some(change)) => change,
+                Ok(None) => return Ok(Changed::Done(Box::new(agent))),
+                Err(why) => return Ok(Changed::Refused(why)),
+            };
+            match self.apply(agent_id, &change, actor, now).await? {
+                Transaction::Applied => return Ok(Changed::Done(Box::new(change.after))),
+                Transaction::Refused(..) | Transaction::Conflicted => {}
+            }
+        }
+        Ok(Changed::Overtaken)
+    }
+
+    async fn apply(
+        &self,
+        agent_id: AgentId,
+        change: &Change,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<Transaction, StoreError> {
+        let mut expression = format!("SET {}", change.set.join(", "));
+        if !change.remove.is_empty() {
+            expression = format!("{expression} REMOVE {}", change.remove.join(", "));
+        }
+        let mut update = Update::builder()
+            .table_name(&self.tables.agents)
+            .key("agent_id", string(agent_id))
+            .condition_expression(change.conditions.join(" AND "))
+            .update_expression(expression);
+        for (name, value) in &change.values {
+            update = update.expression_attribute_values(*name, value.clone());
+        }
+        let event = self.record(agent_id, change.event_type, actor, &change.payload, now);
+        let update = TransactWriteItem::builder().update(update.build().map_err(broken)?).build();
+        transact(&self.client, vec![update, self.put_event(&event)?]).await
+    }
+
+    /// Gives an agent a new key. The one before stays valid for `overlap`; any older one ends.
+    ///
+    /// `presented` is the key of an agent that rotates for itself: it must be the current one.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after [`RACES`] conflicts; a rotation by somebody else is
+    /// [`Changed::Overtaken`].
+    pub async fn rotate_key(
+        &self,
+        agent: &Agent,
+        overlap: Duration,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<Changed<(Box<Agent>, ApiKey)>, StoreError> {
+        let key = ApiKey::with_key_id(agent.key_id);
+        let change = rotation(agent, key.digest(), overlap, now);
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            match self.apply(agent.agent_id, &change, actor, now).await? {
+                Transaction::Applied => return Ok(Changed::Done((Box::new(change.after), key))),
+                Transaction::Refused(..) => return Ok(Changed::Overtaken),
+                Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Removes an agent, with the event. Its events stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    pub async fn delete_agent(
+        &self,
+        agent_id: AgentId,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            let Some(agent) = self.agent(agent_id, now).await? else { return Ok(()) };
+            let delete = Delete::builder()
+                .table_name(&self.tables.agents)
+                .key("agent_id", string(agent_id))
+                .condition_expression("updated_at = :seen")
+                .expression_attribute_values(":seen", moment(agent.updated_at));
+            let payload = json!({
+                "before": { "name": agent.agent_name, "board_id": agent.board_id, "state": agent.agent_state },
+                "after": null,
+            });
+            let event = self.record(agent_id, kind::AGENT_DELETED, actor, &payload, now);
+            let delete = TransactWriteItem::builder().delete(delete.build().map_err(broken)?).build();
+            match transact(&self.client, vec![delete, self.put_event(&event)?]).await? {
+                Transaction::Applied => return Ok(()),
+                Transaction::Refused(..) | Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+}
+
+/// The change of a key: conditional on the key that was read, whatever else changes meanwhile.
+fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
+    let mut change = Change::of(agent, kind::AGENT_KEY_ROTATED, now);
+    change.conditions = vec!["key_digest = :seen", "agent_state = :state"];
+    change.values.retain(|(name, _)| *name != ":seen");
+    change.values.push((":seen", binary(&agent.key_digest)));
+    change.values.push((":state", string(agent.agent_state.as_str())));
+    change.set("key_digest = :digest", ":digest", binary(&digest));
+    change.after.key_digest = digest;
+    let ends = (!overlap.is_zero()).then(|| now.plus(overlap));
+    match ends {
+        Some(ends) => {
+            change.set.push("previous_key_digest = :seen");
+            change.set("previous_key_expires_at = :ends", ":ends", moment(ends));
+        }
+        None => change.remove.extend(["previous_key_digest", "previous_key_expires_at"]),
+    }
+    change.after.previous_key_digest = ends.map(|_| agent.key_digest);
+    change.after.previous_key_expires_at = ends;
+    change.payload = json!({ "previous_key_ends": ends.unwrap_or(now).to_string() });
+    change
+}

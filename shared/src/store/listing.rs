@@ -1,0 +1,220 @@
+//! Lists of agents, newest first, by an index that heartbeats do not touch.
+//!
+//! The index holds no attribute that a heartbeat changes, so it costs nothing but one write when an agent is
+//! created, let in or moved to another board. All agents share its one partition: it takes 1,000 creations a
+//! second, and what it lists is read from the rows themselves.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures_util::stream::{self, StreamExt};
+use uuid::Uuid;
+
+use super::{Item, Store, StoreError, broken, failure, from_item, number, string};
+use crate::agent::{Agent, AgentId};
+use crate::time::Timestamp;
+
+/// The index, and the one value of its partition key.
+const INDEX: &str = "by_age";
+const LISTING: &str = "agents";
+
+/// Sorts after every `listing_key`, which begin with a digit.
+const NEWEST: &str = "~";
+
+/// How many agents one page by cursor looks at, at most, whatever it filters.
+const EXAMINED_PER_PAGE: usize = 1_000;
+
+/// DynamoDB's limit for one batch of reads, and how many batches are under way at once.
+const BATCH: usize = 100;
+const BATCHES_AT_ONCE: usize = 8;
+
+/// How many keys one query reads when all are wanted.
+const WALK: i32 = 1_000;
+
+/// Which agents a list holds.
+#[derive(Clone, Debug, Default)]
+pub struct AgentFilter {
+    /// Only those of this board.
+    pub board_id: Option<Uuid>,
+    /// Only those with this status, as Mission Control shows it.
+    pub status: Option<String>,
+}
+
+impl AgentFilter {
+    fn admits(&self, agent: &Agent, now: Timestamp) -> bool {
+        self.status.as_deref().is_none_or(|status| agent.status(now) == status)
+    }
+}
+
+/// A page by cursor.
+#[derive(Debug)]
+pub struct Page {
+    /// The agents, newest first.
+    pub agents: Vec<Agent>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// An agent's place in the list.
+struct Place {
+    listing_key: String,
+    agent_id: String,
+}
+
+impl Store {
+    /// The attributes by which the index lists an agent.
+    #[expect(clippy::unused_self, reason = "the rows' other attributes come from the store as well")]
+    pub(super) fn listing_attributes(&self, agent: &Agent) -> Item {
+        let listing_key = format!("{:013}#{}", agent.created_at.as_millis(), agent.agent_id);
+        Item::from([("listing".to_owned(), string(LISTING)), ("listing_key".to_owned(), string(listing_key))])
+    }
+
+    /// At most `limit` agents that follow `cursor`. Looks at a bounded number of rows, so with a rare status a
+    /// page may be short and still have a next one.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn agents_after(
+        &self,
+        filter: &AgentFilter,
+        cursor: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let (mut agents, mut examined) = (Vec::new(), 0);
+        let mut cursor = cursor.unwrap_or(NEWEST).to_owned();
+        while examined < EXAMINED_PER_PAGE {
+            let (places, more) =
+                self.places_after(filter, &cursor, i32::try_from(limit).unwrap_or(WALK), now).await?;
+            examined += limit;
+            let mut rows = self.rows_of(&places).await?;
+            for place in &places {
+                cursor.clone_from(&place.listing_key);
+                agents.extend(rows.remove(&place.agent_id).filter(|agent| filter.admits(agent, now)));
+                if agents.len() == limit {
+                    let last = places.last().is_none_or(|last| last.listing_key == cursor);
+                    return Ok(Page { agents, next: (more.is_some() || !last).then_some(cursor) });
+                }
+            }
+            match more {
+                None => return Ok(Page { agents, next: None }),
+                Some(key) => cursor = key,
+            }
+        }
+        Ok(Page { agents, next: Some(cursor) })
+    }
+
+    /// The agents from `offset`, and how many there are in all. Reads the whole index; with a status, every row.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn agents_from(
+        &self,
+        filter: &AgentFilter,
+        offset: usize,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Agent>, usize), StoreError> {
+        let mut places = Vec::new();
+        let mut cursor = Some(NEWEST.to_owned());
+        while let Some(after) = cursor {
+            let (found, more) = self.places_after(filter, &after, WALK, now).await?;
+            places.extend(found);
+            cursor = more;
+        }
+        if filter.status.is_some() {
+            let rows = self.rows_of(&places).await?;
+            places.retain(|place| rows.get(&place.agent_id).is_some_and(|agent| filter.admits(agent, now)));
+        }
+        let total = places.len();
+        let wanted: Vec<Place> = places.into_iter().skip(offset).take(limit).collect();
+        let mut rows = self.rows_of(&wanted).await?;
+        Ok((wanted.iter().filter_map(|place| rows.remove(&place.agent_id)).collect(), total))
+    }
+
+    /// The places that follow `cursor`, of at most `limit` looked at; and where to go on.
+    async fn places_after(
+        &self,
+        filter: &AgentFilter,
+        cursor: &str,
+        limit: i32,
+        now: Timestamp,
+    ) -> Result<(Vec<Place>, Option<String>), StoreError> {
+        let mut only = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)".to_owned();
+        let mut request = self
+            .client
+            .query()
+            .table_name(&self.tables.agents)
+            .index_name(INDEX)
+            .key_condition_expression("listing = :listing AND listing_key < :cursor")
+            .expression_attribute_values(":listing", string(LISTING))
+            .expression_attribute_values(":cursor", string(cursor))
+            .expression_attribute_values(":now_seconds", number(now.as_seconds()))
+            .scan_index_forward(false)
+            .limit(limit);
+        if let Some(board_id) = filter.board_id {
+            only.push_str(" AND board_id = :board_id");
+            request = request.expression_attribute_values(":board_id", string(board_id));
+        }
+        let output = request.filter_expression(only).send().await.map_err(|error| failure(&error))?;
+        let places =
+            output.items.unwrap_or_default().into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let more = output.last_evaluated_key.map(|mut key| text(&mut key, "listing_key")).transpose()?;
+        Ok((places, more))
+    }
+
+    /// The rows of these places, by agent id. An agent that was deleted since is missing.
+    async fn rows_of(&self, places: &[Place]) -> Result<HashMap<String, Agent>, StoreError> {
+        let key = |place: &Place| Item::from([("agent_id".to_owned(), string(&place.agent_id))]);
+        let batches: Vec<Vec<Item>> =
+            places.chunks(BATCH).map(|batch| batch.iter().map(key).collect()).collect();
+        let mut batches =
+            stream::iter(batches).map(|keys| self.batch_of_rows(keys)).buffer_unordered(BATCHES_AT_ONCE);
+        let mut rows = HashMap::new();
+        while let Some(batch) = batches.next().await {
+            rows.extend(batch?.into_iter().map(|agent| (agent.agent_id.to_string(), agent)));
+        }
+        Ok(rows)
+    }
+
+    async fn batch_of_rows(&self, mut keys: Vec<Item>) -> Result<Vec<Agent>, StoreError> {
+        let mut agents = Vec::new();
+        while !keys.is_empty() {
+            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
+            let request = self.client.batch_get_item();
+            let request = request.request_items(&self.tables.agents, wanted.build().map_err(broken)?);
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            let rows = output.responses.unwrap_or_default().remove(&self.tables.agents).unwrap_or_default();
+            let left = output.unprocessed_keys.unwrap_or_default().remove(&self.tables.agents);
+            keys = left.map(|left| left.keys).unwrap_or_default();
+            if rows.is_empty() && !keys.is_empty() {
+                return Err(StoreError::Unavailable("no row of a batch was read".to_owned()));
+            }
+            for row in rows {
+                agents.push(from_item::<Agent>(row)?);
+            }
+        }
+        Ok(agents)
+    }
+}
+
+fn place(mut row: Item) -> Result<Place, StoreError> {
+    Ok(Place { listing_key: text(&mut row, "listing_key")?, agent_id: text(&mut row, "agent_id")? })
+}
+
+fn text(row: &mut Item, name: &str) -> Result<String, StoreError> {
+    match row.remove(name) {
+        Some(AttributeValue::S(text)) => Ok(text),
+        _ => Err(StoreError::Broken(format!("the index has a row without {name}"))),
+    }
+}
+
+/// Whether an agent's place in the list could be this: what a cursor must look like.
+#[must_use]
+pub fn is_cursor(text: &str) -> bool {
+    text.split_once('#').is_some_and(|(millis, agent_id)| {
+        millis.len() == 13
+            && millis.bytes().all(|byte| byte.is_ascii_digit())
+            && AgentId::parse(agent_id).is_some()
+    })
+}

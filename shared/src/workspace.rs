@@ -1,0 +1,100 @@
+//! An agent's configuration files, rendered: what it needs to keep itself online.
+
+use lambda_http::Request;
+use lambda_http::http::header::HOST;
+use serde::Serialize;
+
+use crate::agent::Agent;
+use crate::credential::ApiKey;
+
+/// The files of an agent's workspace, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Workspace {
+    /// Where the API is, who the agent is, and where its token is.
+    #[serde(rename = "TOOLS.md")]
+    pub tools: String,
+    /// How to beat, with lines that work as pasted.
+    #[serde(rename = "HEARTBEAT.md")]
+    pub heartbeat: String,
+}
+
+/// The URL under which the caller reached the API.
+///
+/// The host is the caller's own word, so nothing but the characters of a host and port gets into the files.
+#[must_use]
+pub fn base_url(request: &Request) -> String {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let is_host = |host: &&str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+    };
+    let host = header(HOST.as_str()).filter(is_host).unwrap_or("localhost");
+    let scheme = if header("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}
+
+impl Workspace {
+    /// Renders the files. `key` is there only in the answer that made it.
+    #[must_use]
+    pub fn render(agent: &Agent, key: Option<&ApiKey>, base_url: &str) -> Self {
+        Self { tools: tools(agent, key, base_url), heartbeat: heartbeat(agent, base_url) }
+    }
+}
+
+fn tools(agent: &Agent, key: Option<&ApiKey>, base_url: &str) -> String {
+    let token = key.map_or_else(
+        || {
+            "# AUTH_TOKEN was shown once, when the key was made. An operator's rotate-key makes a new one."
+                .to_owned()
+        },
+        |key| format!("AUTH_TOKEN={}", key.reveal()),
+    );
+    let board = agent.board_id.map(|board_id| board_id.to_string()).unwrap_or_default();
+    format!(
+        "# TOOLS.md\n\
+         \n\
+         ```\n\
+         BASE_URL={base_url}\n\
+         AGENT_ID={}\n\
+         BOARD_ID={board}\n\
+         {token}\n\
+         ```\n\
+         \n\
+         Send the token in the header `X-Agent-Token`. Keep this file out of logs and repositories.\n",
+        agent.agent_id,
+    )
+}
+
+fn heartbeat(agent: &Agent, base_url: &str) -> String {
+    let (interval, tolerance) = (agent.heartbeat().interval_seconds(), agent.heartbeat().tolerance_seconds());
+    format!(
+        "# HEARTBEAT.md\n\
+         \n\
+         Beat every {interval} seconds. After {tolerance} seconds of silence you count as offline.\n\
+         \n\
+         Take the token from TOOLS.md, in this folder:\n\
+         \n\
+         ```sh\n\
+         TOKEN=$(sed -n 's/^AUTH_TOKEN=//p' TOOLS.md)\n\
+         ```\n\
+         \n\
+         Beat once:\n\
+         \n\
+         ```sh\n\
+         curl -fsS -X POST {base_url}/api/v1/agent/heartbeat -H \"X-Agent-Token: $TOKEN\"\n\
+         ```\n\
+         \n\
+         Beat once and report your health (`healthy`, `degraded`, `error`, `offline`):\n\
+         \n\
+         ```sh\n\
+         curl -fsS -X POST {base_url}/api/v1/agent/heartbeat -H \"X-Agent-Token: $TOKEN\" \
+         -H 'Content-Type: application/json' -d '{{\"status\": \"degraded\"}}'\n\
+         ```\n\
+         \n\
+         Keep beating:\n\
+         \n\
+         ```sh\n\
+         while sleep {interval}; do curl -fsS -o /dev/null -X POST {base_url}/api/v1/agent/heartbeat \
+         -H \"X-Agent-Token: $TOKEN\"; done\n\
+         ```\n"
+    )
+}
