@@ -17,7 +17,8 @@ fn the_functions_link_neither_the_embedded_engine_nor_a_web_server() {
     let tree = String::from_utf8(tree.stdout).expect("text");
     let packages: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(packages.contains("lambda_http"), "{tree}");
-    let stowaways = ["dynoxide-rs", "rusqlite", "libsqlite3-sys", "axum", "axum-core", "clap", "local", "saphyr"];
+    let stowaways =
+        ["dynoxide-rs", "rusqlite", "libsqlite3-sys", "axum", "axum-core", "clap", "local", "saphyr"];
     let found: Vec<_> = stowaways.into_iter().filter(|package| packages.contains(package)).collect();
     assert_eq!(found, [""; 0]);
 }

@@ -41,7 +41,8 @@ impl Deployment {
         let open = [("Registration", "open"), ("Approval", "key")];
         let given = open.iter().chain(parameters).map(|(name, value)| ((*name).into(), (*value).into()));
         let given: BTreeMap<String, String> = given.collect();
-        let setup = given.iter().fold(TestSystem::with(), |setup, (name, value)| setup.parameter(name, value));
+        let setup =
+            given.iter().fold(TestSystem::with(), |setup, (name, value)| setup.parameter(name, value));
         let system = setup.start().await;
         let template = template(&given, &|logical_id| system.table(logical_id)).expect("the template");
         Self { system, functions: template.functions }

@@ -138,15 +138,17 @@ async fn a_broken_deployment_is_a_bare_500_and_not_the_end_of_the_process() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("steady").await;
     let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
-    let beat = |status: &str| {
-        post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }))
-    };
+    let beat =
+        |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
     // Only to say `offline` takes the table that is missing.
     let broken = call(&heartbeat, with_header(beat("offline"), "x-request-id", "mine-7")).await;
-    assert_eq!(broken.json(), json!({
-        "ok": false,
-        "error": { "code": "INTERNAL", "message": "internal error" },
-    }));
+    assert_eq!(
+        broken.json(),
+        json!({
+            "ok": false,
+            "error": { "code": "INTERNAL", "message": "internal error" },
+        })
+    );
     assert_eq!((broken.status, broken.header("x-request-id")), (500, Some("mine-7")));
     assert_eq!(call(&heartbeat, beat("healthy")).await.data()["status"], "healthy");
 
@@ -168,10 +170,13 @@ async fn a_panic_is_a_500_in_the_contract_of_the_path() {
     let config = Config::read(|name| environment.get(name).cloned()).expect("the configuration");
     let app: &App = Box::leak(Box::new(App::new(config, deployment.system.dynamodb.clone())));
     for (path, text) in [
-        ("/api/agents/register", json!({
-            "ok": false,
-            "error": { "code": "INTERNAL", "message": "internal error" },
-        })),
+        (
+            "/api/agents/register",
+            json!({
+                "ok": false,
+                "error": { "code": "INTERNAL", "message": "internal error" },
+            }),
+        ),
         ("/api/v1/agents", Value::Null),
     ] {
         let event = Request::post(path).body(Body::Empty).expect("a request");

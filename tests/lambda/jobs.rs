@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::deployment::{Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, with_header};
+use crate::deployment::{
+    Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, with_header,
+};
 use crate::support::TestAgent;
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::runtime_api::{Invocation, LambdaProcess};
@@ -48,10 +50,10 @@ async fn the_sweep_announces_a_silent_agent_and_reports_in_one_line_of_metrics()
         let name = metric["Name"].as_str().expect("a name");
         assert!(record[name].is_u64(), "{name}: {record}");
     }
-    assert_eq!(["Scanned", "Live", "Offline", "Announced"].map(|name| record[name].as_u64()), [
-        3, 1, 1, 1
-    ]
-    .map(Some));
+    assert_eq!(
+        ["Scanned", "Live", "Offline", "Announced"].map(|name| record[name].as_u64()),
+        [3, 1, 1, 1].map(Some)
+    );
 }
 
 #[tokio::test]
@@ -91,7 +93,8 @@ async fn a_sweep_that_fails_is_an_error_of_its_invocation_and_the_next_one_sweep
     assert!(sweep.invoke(fixture("scheduler-sweep.json")).await.is_error());
     scan_fails.clear();
 
-    let writes_fail = deployment.system.proxy.inject(When::writes(), Fault::TransactionCanceled("ThrottlingError"));
+    let writes_fail =
+        deployment.system.proxy.inject(When::writes(), Fault::TransactionCanceled("ThrottlingError"));
     let Invocation::Error { message, .. } = sweep.invoke(fixture("scheduler-sweep.json")).await else {
         panic!("an announcement that failed is an error")
     };

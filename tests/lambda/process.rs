@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::deployment::{
     BINARIES, Deployment, call, executable, fixture, log_records, post, request, with_header,
@@ -63,9 +63,8 @@ async fn every_log_line_is_one_json_object_with_level_time_message_and_request()
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("loud").await;
     let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
-    let beat = |status: &str| {
-        post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }))
-    };
+    let beat =
+        |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
     assert_eq!(call(&heartbeat, with_header(beat("offline"), "x-request-id", "one")).await.status, 500);
     deployment.system.proxy.inject(When::writes().times(3), Fault::Throttled);
     assert_eq!(call(&heartbeat, with_header(beat("healthy"), "x-request-id", "two")).await.status, 503);
@@ -75,7 +74,7 @@ async fn every_log_line_is_one_json_object_with_level_time_message_and_request()
     assert_eq!(of("request_id"), ["one", "two"]);
     assert_eq!(of("level"), ["ERROR", "WARN"]);
     assert_eq!(of("message"), ["internal error", "unavailable"]);
-    assert!(of("timestamp").iter().all(|timestamp| timestamp.is_string()), "{records:?}");
+    assert!(of("timestamp").iter().all(Value::is_string), "{records:?}");
 }
 
 #[tokio::test]
@@ -105,9 +104,8 @@ async fn no_credential_reaches_the_log_at_any_level() {
 
         // A key in every place, through a success, a refusal, a failure and an outage.
         let heartbeat = loud("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
-        let in_body = |status: &str| {
-            post("/api/agents/heartbeat", &json!({ "apiKey": key, "status": status }))
-        };
+        let in_body =
+            |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": key, "status": status }));
         let in_header = |name: &str, value: &str| {
             with_header(post("/api/agents/heartbeat", &json!({ "status": "healthy" })), name, value)
         };
