@@ -98,7 +98,8 @@ pub fn log_as_json() {
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_current_span(false)
+        // The runtime's own, which holds Lambda's request id.
+        .with_current_span(true)
         .with_span_list(false)
         .with_target(false);
     // Only the first call in a process takes effect.

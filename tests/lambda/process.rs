@@ -57,7 +57,29 @@ async fn a_successful_heartbeat_leaves_no_log_line() {
     assert_eq!(heartbeat.logs(), Vec::<String>::new());
 }
 
-/// Every kind of line that a function writes by itself: an outage, a broken deployment, a panic's neighbours.
+/// An event of the wrong kind is logged by the runtime, a job's failure too.
+#[tokio::test]
+async fn what_fails_in_an_invocation_is_logged_with_lambdas_request_id() {
+    let deployment = Deployment::start().await;
+    let sweep = deployment.function("sweep").await;
+    let register = deployment.function("register").await;
+    let unavailable = deployment.system.proxy.inject(When::always(), Fault::Throttled);
+    for lambda in [&sweep, &register] {
+        assert!(lambda.invoke(fixture("sqs-event.json")).await.is_error());
+    }
+    assert!(sweep.invoke(fixture("scheduler-sweep.json")).await.is_error());
+    assert_eq!(call(&register, fixture("apigw-v2-register.json")).await.status, 503);
+    unavailable.clear();
+    for lambda in [sweep, register] {
+        lambda.stop().await;
+        let records = log_records(&lambda);
+        let ids: Vec<_> = records.iter().map(|record| record["span"]["requestId"].clone()).collect();
+        let of_invocation = |count: u64| format!("00000000-0000-4000-8000-{count:012x}");
+        assert_eq!(ids, [of_invocation(1), of_invocation(2)], "{records:?}");
+    }
+}
+
+/// Both kinds of line that an endpoint writes by itself: for a broken deployment, and for an outage.
 #[tokio::test]
 async fn every_log_line_is_one_json_object_with_level_time_message_and_request() {
     let deployment = Deployment::start().await;
