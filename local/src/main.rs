@@ -1,6 +1,7 @@
 //! `cargo run`: the whole system on this machine.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -103,13 +104,30 @@ fn log() {
 #[tokio::main]
 async fn main() -> ExitCode {
     log();
-    match run(Arguments::parse()).await {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and the version come as errors, too.
+        Err(wanted) if !wanted.use_stderr() => wanted.exit(),
+        Err(wrong) => return refuse(one_line(&wrong)),
+    };
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("rollcall: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => refuse(failure),
     }
+}
+
+fn refuse(why: impl Display) -> ExitCode {
+    eprintln!("rollcall: {why}");
+    ExitCode::FAILURE
+}
+
+/// What is wrong with the arguments and what may help, without the usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let said = said.collect::<Vec<_>>().join(" ");
+    said.strip_prefix("error: ").unwrap_or(&said).to_owned()
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {

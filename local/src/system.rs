@@ -15,7 +15,7 @@ use shared::lambda::JobError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::clock::Clock;
 use crate::database::{Connection, Database, DatabaseError};
@@ -174,7 +174,8 @@ impl System {
     fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>, period: Option<Duration>) {
         for (binary, schedule) in schedules {
             let (jobs, clock) = (Arc::clone(&self.jobs), self.clock.clone());
-            self.every(period.unwrap_or(schedule.every), move || {
+            let period = period.unwrap_or(schedule.every);
+            self.every(period, period, move || {
                 let (jobs, clock, binary, input) =
                     (Arc::clone(&jobs), clock.clone(), binary.clone(), schedule.input.clone());
                 async move {
@@ -184,8 +185,9 @@ impl System {
                 }
             });
         }
+        // At once, too: a system that runs for a moment every day would never come to its first minute.
         let database = Arc::clone(&self.database);
-        self.every(TTL_EVERY, move || {
+        self.every(Duration::ZERO, TTL_EVERY, move || {
             let database = Arc::clone(&database);
             async move {
                 if let Err(error) = database.expire_rows().await {
@@ -195,17 +197,17 @@ impl System {
         });
     }
 
-    /// Does `work` again and again, never twice at once, until the system stops.
+    /// Does `work` `first` from now and again and again, never twice at once, until the system stops.
     fn every<Done: Future<Output = ()> + Send>(
         &mut self,
+        first: Duration,
         period: Duration,
         work: impl Fn() -> Done + Send + 'static,
     ) {
         let mut stopped = self.stopping.subscribe();
         self.tasks.push(tokio::spawn(async move {
-            let mut ticks = interval(period);
+            let mut ticks = interval_at(Instant::now() + first, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            ticks.tick().await;
             loop {
                 tokio::select! {
                     _ = ticks.tick() => work().await,

@@ -14,11 +14,15 @@ use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::answer::{Answer, Outcome};
 use crate::app::{App, REQUEST_BUDGET};
-use crate::config::{ConfigError, env};
+use crate::config::env;
 use crate::contract::Contract;
 use crate::error::{ApiError, ErrorKind};
 use crate::rate_limit::Quota;
@@ -35,13 +39,13 @@ const RETRY_AFTER_OUTAGE: u64 = 2;
 /// Serves an HTTP endpoint as a Lambda function.
 ///
 /// # Errors
-/// The environment is broken, or the Runtime API is gone.
+/// The Runtime API is gone.
 pub async fn serve<H, Answered>(handler: H) -> Result<(), Error>
 where
     H: Fn(&'static App, Request, Timestamp) -> Answered + Sync,
     Answered: Future<Output = Result<Answer, ApiError>> + Send,
 {
-    let app = cold_start()?;
+    let app = cold_start();
     let handler = &handler;
     lambda_http::run(service_fn(move |request: Request| async move {
         Ok::<_, Infallible>(respond(app, handler, request, Timestamp::now()).await)
@@ -53,7 +57,7 @@ where
 /// `Input` is an error of that invocation, and the process lives on.
 ///
 /// # Errors
-/// The environment is broken, or the Runtime API is gone.
+/// The Runtime API is gone.
 pub async fn run_job<J, Input, Output, Done>(job: J) -> Result<(), Error>
 where
     J: Fn(&'static App, Input, Timestamp, Instant) -> Done,
@@ -61,7 +65,7 @@ where
     Output: Serialize,
     Done: Future<Output = Result<Output, JobError>>,
 {
-    let app = cold_start()?;
+    let app = cold_start();
     let job = &job;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Input>| async move {
         let now = Timestamp::now();
@@ -72,25 +76,34 @@ where
     .await
 }
 
-fn cold_start() -> Result<&'static App, ConfigError> {
+/// The app of this process. A broken environment ends the process here, with one line in the log: an error that
+/// `main` returns would be written once more, and not as JSON.
+fn cold_start() -> &'static App {
     log_as_json();
-    let app = App::from_env().inspect_err(|error| error!(%error, "the function's environment is broken"))?;
-    Ok(Box::leak(Box::new(app)))
+    match App::from_env() {
+        Ok(app) => Box::leak(Box::new(app)),
+        Err(error) => {
+            error!(%error, "the function's environment is broken");
+            std::process::exit(1)
+        }
+    }
 }
 
-/// One JSON object per line, at the level that Lambda's logging configuration sets.
+/// One JSON object per line, at the level that Lambda's logging configuration sets. Libraries stay at `INFO`
+/// whatever it sets: below that, they log whole events with the callers' keys.
 pub fn log_as_json() {
-    let level =
-        env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
-    // Only the first call in a process takes effect.
-    let _already_set = tracing_subscriber::fmt()
+    let level = env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let ours = [env!("CARGO_CRATE_NAME"), "rollcall"].map(|target| (target, level));
+    let targets = Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets(ours);
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_current_span(false)
+        // The runtime's own, which holds Lambda's request id.
+        .with_current_span(true)
         .with_span_list(false)
-        .with_target(false)
-        .with_max_level(level)
-        .try_init();
+        .with_target(false);
+    // Only the first call in a process takes effect.
+    let _already_set = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }
 
 /// Why a job failed: the error that its invocation ends with.
