@@ -4,7 +4,7 @@ use lambda_http::Request;
 use shared::agent::AgentState;
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
-use shared::auth::{self, Denied};
+use shared::auth;
 use shared::config::Approval;
 use shared::contract::envelope;
 use shared::error::{ApiError, ErrorKind};
@@ -25,7 +25,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     app.refuse_guessing(&request, now)?;
     let approver = match app.config.approval {
         Approval::Key => Some(Actor::Agent),
-        Approval::Operator if auth::operator_token(request.headers()) == Err(Denied::Missing) => None,
+        Approval::Operator if !auth::presents_approval(request.headers()) => None,
         Approval::Operator => Some(app.operator(request.headers(), now).await?),
     };
     let verification = match approver {
