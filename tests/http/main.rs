@@ -4,3 +4,5 @@
 mod support;
 
 mod heartbeat;
+mod register;
+mod verify;
