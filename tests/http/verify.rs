@@ -39,7 +39,7 @@ async fn a_pending_agent_becomes_active_and_again_gives_the_same_answer() {
     assert_eq!(system.verify(&agent.key).await.json(), reply.json());
     assert_eq!(system.row(&agent).await, row);
     assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.verified"]);
-    let payload = json!({ "before": "pending", "after": "active" });
+    let payload = json!({ "before": { "state": "pending" }, "after": { "state": "active" } });
     assert_eq!(system.payloads(&agent, "agent.verified").await, [payload]);
 }
 
@@ -128,6 +128,9 @@ async fn a_verification_costs_at_most_two_requests_or_three_under_approval() {
     assert_eq!(system.proxy.take().operations(), ["GetItem"]);
     system.verify(&"0".repeat(48)).await;
     assert_eq!(system.proxy.take().operations(), ["GetItem", "UpdateItem"]);
+    verify_as(&system, &operator, &agent.key).await.data();
+    let noted_once_an_hour = "UpdateItem";
+    assert_eq!(system.proxy.take().operations(), ["GetItem", "TransactWriteItems", noted_once_an_hour]);
     verify_as(&system, &operator, &agent.key).await.data();
     assert_eq!(system.proxy.take().operations(), ["GetItem", "TransactWriteItems"]);
     verify_as(&system, &operator, &"0".repeat(48)).await;
