@@ -393,6 +393,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// How long this agent may take from its activation to its first beat.
+    #[must_use]
+    pub fn first_beat_grace(&self) -> Duration {
+        Duration::from_millis(self.tolerance_ms).max(FIRST_BEAT_GRACE)
+    }
+
     /// What the sweep has to announce of this agent, if anything.
     ///
     /// A lease more than [`LEASE_GRACE`] past is silence; an agent not seen max(tolerance,
@@ -405,8 +411,7 @@ impl Lease {
         match (self.lease_expires_at, self.verified_at) {
             (Some(lease), _) => (now.since(lease) > LEASE_GRACE).then_some(Overdue::Silent { lease }),
             (None, Some(verified)) => {
-                let grace = Duration::from_millis(self.tolerance_ms).max(FIRST_BEAT_GRACE);
-                (now.since(verified) > grace).then_some(Overdue::NeverSeen { verified })
+                (now.since(verified) > self.first_beat_grace()).then_some(Overdue::NeverSeen { verified })
             }
             (None, None) => None,
         }

@@ -282,13 +282,14 @@ async fn pause_after_lost_race() {
 }
 
 /// Errors of the service that pass by themselves. The SDK has already tried again.
-const PASSING: [&str; 6] = [
+const PASSING: [&str; 7] = [
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ServiceUnavailable",
     "ThrottlingException",
+    "TransactionConflictException",
 ];
 
 /// An error that DynamoDB answered. Only code and message are kept: an error's item holds digests.

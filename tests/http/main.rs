@@ -3,6 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod events;
 mod heartbeat;
 mod register;
+mod routes;
+mod sweep;
+mod template;
 mod verify;
