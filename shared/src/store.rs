@@ -74,7 +74,7 @@ const RACE_JITTER: Duration = Duration::from_millis(50);
 /// The AWS SDK's own time limits. The longest operation ends well inside the 10 s that the template gives an
 /// HTTP function.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 const ATTEMPTS: u32 = 3;
 

@@ -435,7 +435,11 @@ async fn an_enrollment_token_of_a_board_lets_in_to_that_board_only() {
     assert_eq!(reply.refusal(), (403, "FORBIDDEN".to_owned()));
     assert_eq!(system.rows("AgentsTable").await.len(), 1);
     let agent = agent_of(&register_with(&system, &token, &json!({ "name": "a" })).await);
-    assert_eq!(text(&system.row(&agent).await, "board_id"), Some(own.to_string().as_str()), "the token's own");
+    assert_eq!(
+        text(&system.row(&agent).await, "board_id"),
+        Some(own.to_string().as_str()),
+        "the token's own"
+    );
 }
 
 #[tokio::test]
