@@ -74,7 +74,8 @@ fn walk_through(url: &str) -> Vec<Step> {
             other => panic!("a block of {other:?} in the walk-through"),
         }
     }
-    let pasted: String = steps.iter().map(|step| format!("{}echo '{END_OF_STEP}'\n", step.lines)).collect();
+    let say_so = format!("echo '{END_OF_STEP}'\n");
+    let pasted: String = steps.iter().flat_map(|step| [step.lines.as_str(), &say_so]).collect();
     let default = "url=http://127.0.0.1:3000\n";
     assert_eq!(pasted.matches(default).count(), 1, "the walk-through says where the system listens");
     let printed = run("bash", &[], &pasted.replace(default, &format!("url={url}\n")));
