@@ -32,6 +32,27 @@ fn the_walk_throughs_lines_answer_as_shown() {
     assert_eq!(steps.iter().filter(|step| step.shown.is_some()).count(), 5);
 }
 
+/// The walk-through's last words: with both doors closed, the printed tokens open them.
+#[test]
+fn the_printed_tokens_open_both_doors() {
+    let rollcall = Rollcall::start_with(&["--registration", "enrollment", "--approval", "operator"]);
+    let url = &rollcall.url;
+    let closed = format!("curl -s {url}/api/agents/register -d '{{\"name\": \"researcher-1\"}}'");
+    let closed: Value = serde_json::from_str(&run("bash", &[], &closed).output).expect("an answer");
+    assert_eq!(closed["error"]["message"], "an enrollment token is required in X-Agent-Token");
+
+    let curl = rollcall.said("curl ");
+    let registered: Value = serde_json::from_str(&run("bash", &[], &curl).output).expect("an answer");
+    assert_eq!(registered["data"]["status"], "pending", "{curl}");
+    let verify = format!(
+        "curl -s {url}/api/agents/verify -H 'authorization: Bearer {}' -d '{{\"apiKey\": {}}}'",
+        rollcall.said("operator token").trim_start_matches("operator token").trim(),
+        registered["data"]["apiKey"],
+    );
+    let verified: Value = serde_json::from_str(&run("bash", &[], &verify).output).expect("an answer");
+    assert_eq!(verified["data"]["status"], "active", "{verified}");
+}
+
 /// One block of shell lines, the answer that the README shows below it, and what the lines printed.
 struct Step {
     lines: String,
@@ -53,7 +74,8 @@ fn walk_through(url: &str) -> Vec<Step> {
             other => panic!("a block of {other:?} in the walk-through"),
         }
     }
-    let pasted: String = steps.iter().map(|step| format!("{}echo '{END_OF_STEP}'\n", step.lines)).collect();
+    let say_so = format!("echo '{END_OF_STEP}'\n");
+    let pasted: String = steps.iter().flat_map(|step| [step.lines.as_str(), &say_so]).collect();
     let default = "url=http://127.0.0.1:3000\n";
     assert_eq!(pasted.matches(default).count(), 1, "the walk-through says where the system listens");
     let printed = run("bash", &[], &pasted.replace(default, &format!("url={url}\n")));
@@ -436,19 +458,32 @@ fn blocks(heading: &str) -> Vec<(&'static str, &'static str)> {
 struct Rollcall {
     process: Child,
     url: String,
+    greeting: Vec<String>,
 }
 
 impl Rollcall {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall"))
             .args(["--memory", "--port", "0"])
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("rollcall starts");
-        let mut first = String::new();
-        BufReader::new(process.stdout.as_mut().expect("its output")).read_line(&mut first).expect("a line");
-        let url = first.trim_end().strip_prefix("Rollcall listens on ").expect("where it listens").to_owned();
-        Self { process, url }
+        let lines = BufReader::new(process.stdout.as_mut().expect("its output")).lines();
+        let lines = lines.map(|line| line.expect("a line").trim().to_owned());
+        let greeting: Vec<String> = lines.take_while(|line| line != "Ctrl-C stops it.").collect();
+        let url = greeting.first().and_then(|line| line.strip_prefix("Rollcall listens on "));
+        Self { url: url.expect("where it listens").to_owned(), process, greeting }
+    }
+
+    /// The line of its greeting that begins like this.
+    fn said(&self, beginning: &str) -> String {
+        let said = self.greeting.iter().find(|line| line.starts_with(beginning));
+        said.unwrap_or_else(|| panic!("no {beginning:?} in {:#?}", self.greeting)).clone()
     }
 }
 
