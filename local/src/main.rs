@@ -155,6 +155,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         port: arguments.port,
         clock: Clock::default(),
         schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
+        timeouts: defaults.timeouts,
     };
     let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
     let system = System::start(options).await?;

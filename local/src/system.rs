@@ -12,6 +12,7 @@ use serde_json::Value;
 use shared::app::App;
 use shared::config::{Config, ConfigError};
 use shared::lambda::JobError;
+use shared::store::Timeouts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -47,6 +48,8 @@ pub struct Options {
     pub clock: Clock,
     /// Whether the template's schedules run, and a period to run them at instead of their own.
     pub schedules: Option<Option<Duration>>,
+    /// How long the functions wait for the database.
+    pub timeouts: Timeouts,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             port: 0,
             clock: Clock::default(),
             schedules: Some(None),
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -129,7 +133,7 @@ impl System {
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-        let database = Arc::new(Connection::open(&options.database).await?);
+        let database = Arc::new(Connection::open(&options.database, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
 
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());

@@ -81,6 +81,21 @@ const ATTEMPTS: u32 = 3;
 /// Lambda freezes an idle environment, and its connections die unnoticed; DynamoDB closes them after a minute.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
 
+/// How long the AWS SDK waits for DynamoDB.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For one sending.
+    pub attempt: Duration,
+    /// For an operation, all its sendings together.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
+    }
+}
+
 /// Where DynamoDB is.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
@@ -90,13 +105,20 @@ pub struct Endpoint {
     pub region: Option<String>,
     /// Fixed credentials for an engine that checks none; else the environment's.
     pub any_credentials: bool,
+    /// How long to wait for it.
+    pub timeouts: Timeouts,
 }
 
 impl Endpoint {
     /// What the function's environment says.
     #[must_use]
     pub fn from_env() -> Self {
-        Self { url: env("AWS_ENDPOINT_URL_DYNAMODB"), region: env("AWS_REGION"), any_credentials: false }
+        Self {
+            url: env("AWS_ENDPOINT_URL_DYNAMODB"),
+            region: env("AWS_REGION"),
+            any_credentials: false,
+            ..Self::default()
+        }
     }
 
     /// A client for this endpoint. It connects with its first request.
@@ -108,8 +130,8 @@ impl Endpoint {
             .build_https();
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
+            .operation_attempt_timeout(self.timeouts.attempt)
+            .operation_timeout(self.timeouts.operation)
             .build();
         let retries = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)

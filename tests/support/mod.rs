@@ -18,7 +18,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use shared::config::env;
-use shared::store::Endpoint;
+use shared::store::{Endpoint, Timeouts};
 use shared::time::Timestamp;
 use tokio::net::TcpListener;
 
@@ -31,13 +31,22 @@ pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
 #[derive(Clone, Debug)]
 pub struct Setup {
     parameters: BTreeMap<String, String>,
+    timeouts: Timeouts,
 }
+
+/// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
+const PATIENT: Timeouts = Timeouts { attempt: Duration::from_secs(30), operation: Duration::from_mins(1) };
 
 impl Setup {
     /// Another value for one of the template's parameters.
     pub fn parameter(mut self, name: &str, value: impl ToString) -> Self {
         self.parameters.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// Functions that wait for the database no longer than on Lambda.
+    pub fn impatient(self) -> Self {
+        Self { timeouts: Timeouts::default(), ..self }
     }
 
     /// Starts the system.
@@ -51,6 +60,7 @@ impl Setup {
             table_prefix: prefix.clone(),
             clock: Clock::standing_at(START),
             schedules: None,
+            timeouts: self.timeouts,
             ..Options::default()
         };
         let system = System::start(options).await.expect("the system starts");
@@ -85,7 +95,8 @@ pub async fn dynamodb_endpoint() -> String {
 /// A client of the tests' own, past the proxy.
 pub fn client(url: &str) -> Client {
     let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
-    Endpoint { url: Some(url.to_owned()), any_credentials, ..Endpoint::from_env() }.client()
+    let url = Some(url.to_owned());
+    Endpoint { url, any_credentials, timeouts: PATIENT, ..Endpoint::from_env() }.client()
 }
 
 /// A running system of a test's own, with a clock that stands still until the test advances it.
@@ -193,7 +204,8 @@ impl TestSystem {
     /// The same, to be changed before it starts.
     pub fn with() -> Setup {
         let parameters = [("Registration", "open"), ("Approval", "key")];
-        Setup { parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Setup { parameters, timeouts: PATIENT }
     }
 
     /// Sends a request with these headers and this body, as it is.
