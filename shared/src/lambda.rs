@@ -80,6 +80,10 @@ where
 /// `main` returns would be written once more, and not as JSON.
 fn cold_start() -> &'static App {
     log_as_json();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(cause = panic_text(panic.payload()), place, "panic");
+    }));
     match App::from_env() {
         Ok(app) => Box::leak(Box::new(app)),
         Err(error) => {
@@ -161,7 +165,7 @@ where
         let call = AssertUnwindSafe(handler(app, request, now)).catch_unwind();
         match tokio::time::timeout(REQUEST_BUDGET, call).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref())).into()),
+            Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref()).to_owned()).into()),
             Err(_) => Err(ErrorKind::Unavailable("the request's time is over".to_owned()).into()),
         }
     };
@@ -263,10 +267,10 @@ fn log_failure(error: &ErrorKind, request_id: &str) {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+fn panic_text(panic: &dyn Any) -> &str {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a text"))
+    text.unwrap_or("a panic without a text")
 }
 
 /// The time that a job keeps back, to report before its function's deadline.
