@@ -57,7 +57,7 @@ impl NewEnrolled<'_> {
 pub enum Creation {
     /// A new agent. The one moment at which its key can be shown.
     Created(Box<Agent>, ApiKey),
-    /// Its row is there already, or is being made right now.
+    /// Its row is there already.
     Exists,
     /// The one-off token has let in another agent.
     TokenUsedUp,
@@ -152,7 +152,7 @@ impl Store {
     /// Creates the agent of a name by its first heartbeat, with its event. Whoever loses the race beats again.
     ///
     /// # Errors
-    /// DynamoDB does not answer, or refuses.
+    /// [`StoreError::Contended`] after [`RACES`] conflicts.
     pub async fn enroll(&self, new: &NewEnrolled<'_>, now: Timestamp) -> Result<Creation, StoreError> {
         let key = ApiKey::with_key_id(NewEnrolled::key_id(new.namespace, new.board_id, &new.name));
         let (name, retention) = (new.name.clone(), self.pending_retention);
@@ -169,11 +169,20 @@ impl Store {
             let payload = json!({ "reason": "reported", "last_seen_at": now.to_string() });
             events.push(self.record(agent.agent_id, kind::AGENT_OFFLINE, new.actor, &payload, now));
         }
-        match self.create(row, &agent, &events, new.one_off, now).await? {
-            Transaction::Applied => Ok(Creation::Created(Box::new(agent), key)),
-            Transaction::Refused(ONE_OFF_TOKEN, _) => Ok(Creation::TokenUsedUp),
-            Transaction::Refused(..) | Transaction::Conflicted => Ok(Creation::Exists),
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            match self.create(row.clone(), &agent, &events, new.one_off, now).await? {
+                Transaction::Applied => return Ok(Creation::Created(Box::new(agent), key)),
+                Transaction::Refused(ONE_OFF_TOKEN, _) => return Ok(Creation::TokenUsedUp),
+                Transaction::Refused(..) => return Ok(Creation::Exists),
+                // With whoever creates this agent, or another one by the same one-off token; or with a
+                // transaction that comes to nothing. What is there afterwards decides.
+                Transaction::Conflicted => {}
+            }
         }
+        Err(StoreError::Contended)
     }
 
     fn registration_of(&self, agent: &Agent, actor: Actor, now: Timestamp) -> Event {
