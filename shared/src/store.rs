@@ -84,6 +84,8 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
 /// How long the AWS SDK waits for DynamoDB.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
     /// For one sending.
     pub attempt: Duration,
     /// For an operation, all its sendings together.
@@ -92,7 +94,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
+        Self { connect: CONNECT_TIMEOUT, attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
     }
 }
 
@@ -129,7 +131,7 @@ impl Endpoint {
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .build_https();
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(self.timeouts.connect)
             .operation_attempt_timeout(self.timeouts.attempt)
             .operation_timeout(self.timeouts.operation)
             .build();

@@ -20,7 +20,7 @@ const TOLERANCE: Duration = Duration::from_mins(2);
 /// An active agent whose lease ends then, as it knows itself and as the table has it.
 fn with_lease_until(lease: Timestamp) -> (TestAgent, Agent) {
     let key = ApiKey::generate();
-    let name = AgentName::parse("agent").unwrap();
+    let name = AgentName::parse("agent").expect("a name");
     let seen = lease.minus(TOLERANCE);
     let agent = Agent {
         agent_state: AgentState::Active,
@@ -39,13 +39,13 @@ async fn make(system: &TestSystem, leases: impl Iterator<Item = Timestamp>) -> V
     let (agents, rows): (Vec<_>, Vec<_>) = leases.map(with_lease_until).unzip();
     for batch in rows.chunks(25) {
         let put = |row| {
-            let item = serde_dynamo::aws_sdk_dynamodb_1::to_item(row).unwrap();
-            let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+            let item = serde_dynamo::aws_sdk_dynamodb_1::to_item(row).expect("a row");
+            let put = PutRequest::builder().set_item(Some(item)).build().expect("a write");
             WriteRequest::builder().put_request(put).build()
         };
         let batch = batch.iter().map(put).collect();
         let request = system.dynamodb.batch_write_item().request_items(system.table("AgentsTable"), batch);
-        let left = request.send().await.unwrap().unprocessed_items.unwrap_or_default();
+        let left = request.send().await.expect("rows").unprocessed_items.unwrap_or_default();
         assert!(left.is_empty(), "{left:?}");
     }
     agents
@@ -60,7 +60,7 @@ async fn counts(system: &TestSystem, event_type: &str) -> BTreeMap<String, usize
     let mut counts = BTreeMap::new();
     for row in system.rows("EventsTable").await {
         if text(&row, "event_type") == Some(event_type) {
-            *counts.entry(text(&row, "agent_id").unwrap().to_owned()).or_default() += 1;
+            *counts.entry(text(&row, "agent_id").expect("an id").to_owned()).or_default() += 1;
         }
     }
     counts

@@ -35,7 +35,11 @@ pub struct Setup {
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
-const PATIENT: Timeouts = Timeouts { attempt: Duration::from_secs(30), operation: Duration::from_mins(1) };
+const PATIENT: Timeouts = Timeouts {
+    connect: Duration::from_secs(30),
+    attempt: Duration::from_secs(30),
+    operation: Duration::from_mins(1),
+};
 
 impl Setup {
     /// Another value for one of the template's parameters.
