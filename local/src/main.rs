@@ -156,6 +156,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         clock: Clock::default(),
         schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
         timeouts: defaults.timeouts,
+        request_budget: defaults.request_budget,
     };
     let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
     let system = System::start(options).await?;

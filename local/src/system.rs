@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rollcall::{Function, Job};
 use serde_json::Value;
-use shared::app::App;
+use shared::app::{App, REQUEST_BUDGET};
 use shared::config::{Config, ConfigError};
 use shared::lambda::JobError;
 use shared::store::Timeouts;
@@ -50,6 +50,8 @@ pub struct Options {
     pub schedules: Option<Option<Duration>>,
     /// How long the functions wait for the database.
     pub timeouts: Timeouts,
+    /// How long a request may take in all.
+    pub request_budget: Duration,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             clock: Clock::default(),
             schedules: Some(None),
             timeouts: Timeouts::default(),
+            request_budget: REQUEST_BUDGET,
         }
     }
 }
@@ -141,7 +144,9 @@ impl System {
             let config = Config::read(|name| function.environment.get(name).cloned())
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
             // One environment per function, as on Lambda, for the life of the process.
-            let app: &'static App = Box::leak(Box::new(App::new(config, database.client.clone())));
+            let mut app = App::new(config, database.client.clone());
+            app.request_budget = options.request_budget;
+            let app: &'static App = Box::leak(Box::new(app));
             match rollcall::function(&function.binary) {
                 None => return Err(StartError::NoSuchBinary(function.logical_id, function.binary)),
                 Some(Function::Endpoint(endpoint)) => {

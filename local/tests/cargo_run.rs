@@ -222,7 +222,7 @@ async fn serve(engine: dynoxide::Database) -> (String, Client) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(dynoxide::server::serve_on(listener, engine));
-    let endpoint = Endpoint { url: Some(url.clone()), region: None, any_credentials: true };
+    let endpoint = Endpoint { url: Some(url.clone()), any_credentials: true, ..Endpoint::default() };
     (url, endpoint.client())
 }
 

@@ -37,6 +37,8 @@ pub struct App {
     pub config: Config,
     /// DynamoDB.
     pub store: Store,
+    /// The longest that a request may take: [`REQUEST_BUDGET`], unless a host knows better.
+    pub request_budget: Duration,
     refusals: Refusals,
     enrollment_tokens: TokenMemory,
 }
@@ -46,7 +48,13 @@ impl App {
     #[must_use]
     pub fn new(config: Config, client: Client) -> Self {
         let store = Store::new(client, &config);
-        Self { config, store, refusals: Refusals::default(), enrollment_tokens: TokenMemory::default() }
+        Self {
+            config,
+            store,
+            request_budget: REQUEST_BUDGET,
+            refusals: Refusals::default(),
+            enrollment_tokens: TokenMemory::default(),
+        }
     }
 
     /// The app that the function's environment describes.

@@ -21,7 +21,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::answer::{Answer, Outcome};
-use crate::app::{App, REQUEST_BUDGET};
+use crate::app::App;
 use crate::config::env;
 use crate::contract::Contract;
 use crate::error::{ApiError, ErrorKind};
@@ -146,7 +146,7 @@ impl From<JobError> for Diagnostic {
 
 /// Answers one request: the same on Lambda and in the local system.
 ///
-/// Never fails and never hangs: what takes longer than [`REQUEST_BUDGET`] is a 503, a panic is a 500.
+/// Never fails and never hangs: what takes longer than the app's budget is a 503, a panic is a 500.
 pub async fn respond<H, Answered>(
     app: &'static App,
     handler: &H,
@@ -163,7 +163,7 @@ where
         Err(ErrorKind::PayloadTooLarge("the body must have at most 64 KiB".into()).into())
     } else {
         let call = AssertUnwindSafe(handler(app, request, now)).catch_unwind();
-        match tokio::time::timeout(REQUEST_BUDGET, call).await {
+        match tokio::time::timeout(app.request_budget, call).await {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref()).to_owned()).into()),
             Err(_) => Err(ErrorKind::Unavailable("the request's time is over".to_owned()).into()),

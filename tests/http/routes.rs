@@ -1,9 +1,16 @@
 //! What holds for every route: credentials, unknown paths and methods, request ids, CORS, health.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Reply, TestSystem};
+
+/// The routes of the envelope's contract; Mission Control's have tests of their own.
+fn routes() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
+    rollcall::ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/v1/"))
+}
 
 /// A body that each route would take, without a credential.
 fn good_body(path: &str) -> Value {
@@ -12,6 +19,7 @@ fn good_body(path: &str) -> Value {
         "/api/agents/verify" | "/health" | "/healthz" | "/readyz" => json!({}),
         "/api/agents/heartbeat" => json!({ "status": "healthy" }),
         "/api/agents/events" => json!({ "event": "e" }),
+        "/api/agents/rotate-key" => json!({}),
         other => panic!("say here what {other} takes"),
     }
 }
@@ -21,9 +29,10 @@ fn good_body(path: &str) -> Value {
 fn refusals(path: &str) -> Option<[(u16, &'static str); 4]> {
     let (missing, malformed) = ((401, "UNAUTHORIZED"), (401, "UNAUTHORIZED"));
     match path {
-        "/api/agents/register" | "/api/agents/heartbeat" | "/api/agents/events" => {
-            Some([missing, malformed, (401, "UNAUTHORIZED"), (403, "FORBIDDEN")])
-        }
+        "/api/agents/register"
+        | "/api/agents/heartbeat"
+        | "/api/agents/events"
+        | "/api/agents/rotate-key" => Some([missing, malformed, (401, "UNAUTHORIZED"), (403, "FORBIDDEN")]),
         "/api/agents/verify" => Some([(401, "INVALID_KEY"); 4]),
         "/health" | "/healthz" | "/readyz" => None,
         other => panic!("say here what {other} requires"),
@@ -40,7 +49,7 @@ fn strangers(path: &str) -> [String; 2] {
 #[tokio::test]
 async fn every_route_refuses_missing_malformed_and_wrong_credentials() {
     let system = TestSystem::with().parameter("Registration", "enrollment").start().await;
-    for (method, path, _) in rollcall::ROUTES {
+    for (method, path, _) in routes() {
         let body = if *method == "GET" { String::new() } else { good_body(path).to_string() };
         let call = async |header: Option<(&str, &str)>| {
             let headers: Vec<_> = header.into_iter().collect();
@@ -96,18 +105,31 @@ async fn an_unknown_path_is_404_in_the_contract_of_the_path() {
     assert_eq!(system.proxy.take().requests(), 0);
 }
 
+/// Every method that has a route for this path, by name or by a variable.
+fn methods_of(path: &str) -> BTreeSet<String> {
+    let takes = |template: &str| {
+        let (expected, parts) = (template.split('/'), path.split('/'));
+        template.split('/').count() == path.split('/').count()
+            && expected.zip(parts).all(|(expected, part)| expected.starts_with('{') || expected == part)
+    };
+    let routes = rollcall::ROUTES.iter().filter(|(_, template, _)| takes(template));
+    routes.map(|(method, ..)| (*method).to_owned()).collect()
+}
+
 #[tokio::test]
 async fn a_wrong_method_is_405_with_the_right_ones() {
     let system = TestSystem::start().await;
-    for (right, path, _) in rollcall::ROUTES {
+    for (_, path, _) in rollcall::ROUTES {
+        let right = methods_of(path);
         for wrong in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            if wrong.as_str() == *right {
+            if right.contains(wrong.as_str()) {
                 continue;
             }
             let reply = system.send(wrong.clone(), path, &[], "").await;
             assert_eq!(reply.status, 405, "{wrong} {path}: {}", reply.text);
             assert_eq!(reply.headers.get_all("allow").iter().count(), 1, "{wrong} {path}");
-            assert_eq!(reply.header("allow"), Some(*right), "{wrong} {path}");
+            let allowed = list(&reply, "allow").into_iter().map(|method| method.to_uppercase());
+            assert_eq!(allowed.collect::<BTreeSet<_>>(), right, "{wrong} {path}");
             if path.starts_with("/api/v1") {
                 assert!(reply.json()["detail"].is_string(), "{wrong} {path}");
             } else {
@@ -180,7 +202,7 @@ async fn a_preflight_is_answered_without_a_function() {
         assert!(matches!(reply.status, 200 | 204), "{path}: {}", reply.status);
         assert_eq!(reply.text, "");
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
-        assert_eq!(list(&reply, "access-control-allow-methods"), ["get", "post"]);
+        assert_eq!(list(&reply, "access-control-allow-methods"), ["delete", "get", "patch", "post"]);
         let allowed = ["authorization", "content-type", "x-agent-token", "x-request-id"];
         assert_eq!(list(&reply, "access-control-allow-headers"), allowed);
         assert_eq!(reply.header("access-control-max-age"), Some("3600"));

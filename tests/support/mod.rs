@@ -17,6 +17,7 @@ use local::{Clock, Database, Options, System};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use shared::app::REQUEST_BUDGET;
 use shared::config::env;
 use shared::store::{Endpoint, Timeouts};
 use shared::time::Timestamp;
@@ -32,6 +33,7 @@ pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
 pub struct Setup {
     parameters: BTreeMap<String, String>,
     timeouts: Timeouts,
+    request_budget: Duration,
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
@@ -48,9 +50,9 @@ impl Setup {
         self
     }
 
-    /// Functions that wait for the database no longer than on Lambda.
+    /// Functions that wait no longer than on Lambda.
     pub fn impatient(self) -> Self {
-        Self { timeouts: Timeouts::default(), ..self }
+        Self { timeouts: Timeouts::default(), request_budget: REQUEST_BUDGET, ..self }
     }
 
     /// Starts the system.
@@ -65,6 +67,7 @@ impl Setup {
             clock: Clock::standing_at(START),
             schedules: None,
             timeouts: self.timeouts,
+            request_budget: self.request_budget,
             ..Options::default()
         };
         let system = System::start(options).await.expect("the system starts");
@@ -209,7 +212,7 @@ impl TestSystem {
     pub fn with() -> Setup {
         let parameters = [("Registration", "open"), ("Approval", "key")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Setup { parameters, timeouts: PATIENT }
+        Setup { parameters, timeouts: PATIENT, request_budget: PATIENT.operation }
     }
 
     /// Sends a request with these headers and this body, as it is.
