@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall::{Function, Job};
+use rollcall::Function;
 use serde_json::Value;
 use shared::app::{App, REQUEST_BUDGET};
 use shared::config::{Config, ConfigError};
-use shared::lambda::JobError;
+use shared::error::Invalid;
+use shared::lambda::{Job, JobError};
 use shared::store::Timeouts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -278,5 +279,9 @@ async fn run_job(
 ) -> Option<Result<Value, JobError>> {
     let mounted = jobs.get(binary)?;
     let deadline = Instant::now() + mounted.timeout;
+    let input = match serde_json::from_str(input) {
+        Ok(input) => input,
+        Err(error) => return Some(Err(Invalid::new("input", error.to_string()).into())),
+    };
     Some((mounted.job)(mounted.app, input, clock.now(), deadline).await)
 }

@@ -264,22 +264,17 @@ impl App {
         Err(ErrorKind::Forbidden("this key is another agent's").into())
     }
 
-    /// The enrollment token that lets an agent in to this board: one read.
+    /// The row of the enrollment token that lets an agent in to this board: one read.
     ///
     /// # Errors
-    /// 401 without a valid enrollment token, 403 if it is for another board or for another kind of call, 503
-    /// without a database.
+    /// 401 for an unknown, expired or used-up token, 403 if it is for another board, 503 without a database.
     pub async fn enrollment(
         &self,
-        headers: &HeaderMap,
+        token: &Token,
         board_id: Option<Uuid>,
         now: Timestamp,
     ) -> Result<TokenRow, ApiError> {
-        let token = auth::enrollment_token(headers).map_err(|denied| match denied {
-            Denied::Missing => ErrorKind::Unauthorized("an enrollment token is required in X-Agent-Token"),
-            denied => denied.into(),
-        })?;
-        let row = self.fresh_enrollment_token(&token).await?;
+        let row = self.fresh_enrollment_token(token).await?;
         row.admit(board_id)?;
         match row.bars_creation(None, now) {
             Some(why) => Err(ErrorKind::Unauthorized(why).into()),

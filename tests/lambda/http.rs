@@ -180,7 +180,7 @@ async fn a_panic_is_a_500_in_the_contract_of_the_path() {
         ("/api/v1/agents", Value::Null),
     ] {
         let event = Request::post(path).body(Body::Empty).expect("a request");
-        let response = respond(app, &bug, event, Timestamp::now()).await;
+        let response = respond(app, &shared::lambda::endpoint(bug), event, Timestamp::now()).await;
         assert_eq!(response.status(), 500, "{path}");
         let Body::Text(body) = response.body() else { panic!("{path}: {:?}", response.body()) };
         assert!(!body.contains("disco"), "{path}: {body}");
