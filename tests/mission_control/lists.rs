@@ -1,1 +1,342 @@
-//! (to come)
+//! `GET /api/v1/agents`: filters, pages, and what they cost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::client::{
+    AGENT_READ, AGENTS, BOARD, Client, MILLI, OTHER_BOARD, OWN_BEAT, SECOND, agent_path, agent_read, invalid,
+    keys, text,
+};
+use crate::support::dynamodb_proxy::Tally;
+use crate::support::{START, TestSystem};
+
+async fn list(operator: &Client<'_>, query: &str) -> Value {
+    let reply = operator.get(&format!("{AGENTS}?{query}")).await;
+    assert_eq!(reply.status, 200, "{query}: {}", reply.text);
+    reply.json()
+}
+
+#[track_caller]
+fn names(list: &Value) -> Vec<String> {
+    list["items"].as_array().expect("a list").iter().map(|agent| text(agent, "name")).collect()
+}
+
+/// The place of the next page, as a query takes it.
+fn next(list: &Value) -> Option<String> {
+    list["next"].as_str().map(|next| next.replace('#', "%23"))
+}
+
+#[tokio::test]
+async fn agents_are_listed_newest_first_with_offset_and_total() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let empty = list(&operator, "").await;
+    assert_eq!(empty, json!({ "items": [], "total": 0, "limit": 200, "offset": 0 }));
+    for name in ["a", "b", "c", "d", "e"] {
+        operator.create(&json!({ "name": name })).await;
+        system.advance(MILLI);
+    }
+    let all = list(&operator, "").await;
+    assert_eq!(keys(&all), ["items", "limit", "offset", "total"].into());
+    assert_eq!(names(&all), ["e", "d", "c", "b", "a"]);
+    assert_eq!(keys(&all["items"][0]), BTreeSet::from(AGENT_READ));
+    let page = list(&operator, "limit=2&offset=1").await;
+    assert_eq!(names(&page), ["d", "c"]);
+    assert_eq!((&page["total"], &page["limit"], &page["offset"]), (&json!(5), &json!(2), &json!(1)));
+    let beyond = list(&operator, "offset=7").await;
+    assert_eq!((names(&beyond).len(), &beyond["total"]), (0, &json!(5)));
+    assert_eq!(names(&list(&operator, "limit=2&offset=4").await), ["a"]);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_by_board_and_by_status() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for (name, board, says) in [
+        ("silent", None, None),
+        ("online", Some(BOARD), Some("online")),
+        ("degraded", Some(BOARD), Some("degraded")),
+        ("gone", Some(OTHER_BOARD), Some("offline")),
+        ("error", Some(OTHER_BOARD), Some("error")),
+        ("healthy", None, Some("healthy")),
+    ] {
+        let agent = operator.create(&json!({ "name": name, "board_id": board })).await;
+        if let Some(says) = says {
+            let client = Client::x_agent_token(&system, &agent.key);
+            agent_read(&client.post(OWN_BEAT, &json!({ "status": says })).await);
+        }
+        system.advance(MILLI);
+    }
+    for (query, expected) in [
+        (format!("board_id={BOARD}"), &["degraded", "online"][..]),
+        (format!("board_id={}", BOARD.to_uppercase()), &["degraded", "online"]),
+        (format!("board_id={OTHER_BOARD}&status=error"), &["error"]),
+        (format!("board_id={OTHER_BOARD}&status=online"), &[]),
+        ("status=provisioning".to_owned(), &["silent"]),
+        ("status=online".to_owned(), &["online"]),
+        ("status=degraded".to_owned(), &["degraded"]),
+        ("status=offline".to_owned(), &["gone"]),
+        ("status=error".to_owned(), &["error"]),
+        ("status=healthy".to_owned(), &["healthy"]),
+    ] {
+        let found = list(&operator, &query).await;
+        assert_eq!(names(&found), expected, "{query}");
+        assert_eq!(found["total"], expected.len(), "{query}");
+        assert_eq!(names(&list(&operator, &format!("{query}&cursor=")).await), expected, "{query} by cursor");
+    }
+    system.advance(Duration::from_secs(121));
+    assert_eq!(
+        names(&list(&operator, "status=offline").await),
+        ["healthy", "error", "gone", "degraded", "online"],
+        "by the clock"
+    );
+}
+
+#[tokio::test]
+async fn a_list_follows_its_agents_to_other_boards_and_out() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "mover", "board_id": BOARD })).await;
+    agent_read(&operator.patch(&agent_path(&agent.id, ""), &json!({ "board_id": OTHER_BOARD })).await);
+    for query in ["", "&cursor="] {
+        assert!(names(&list(&operator, &format!("board_id={BOARD}{query}")).await).is_empty());
+        assert_eq!(names(&list(&operator, &format!("board_id={OTHER_BOARD}{query}")).await), ["mover"]);
+    }
+    operator.delete(&agent_path(&agent.id, "")).await;
+    for query in ["", "cursor="] {
+        assert!(names(&list(&operator, query).await).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn registrations_that_are_over_are_not_listed() {
+    let system = TestSystem::with().parameter("PendingRetentionDays", 1).start().await;
+    system.registered("nobody came").await;
+    assert_eq!(names(&list(&Client::operator(&system).await, "").await), ["nobody came"]);
+    system.advance(Duration::from_hours(24));
+    let operator = Client::operator(&system).await;
+    for query in ["", "cursor=", "status=provisioning"] {
+        assert!(names(&list(&operator, query).await).is_empty(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn every_parameter_has_its_rule() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for (query, loc) in [
+        ("limit=0", "query.limit"),
+        ("limit=201", "query.limit"),
+        ("limit=ten", "query.limit"),
+        ("limit=", "query.limit"),
+        ("offset=-1", "query.offset"),
+        ("offset=x", "query.offset"),
+        ("board_id=x", "query.board_id"),
+        ("status=asleep", "query.status"),
+        ("status=", "query.status"),
+        ("cursor=x", "query.cursor"),
+        ("cursor=0000000000000%23x", "query.cursor"),
+    ] {
+        assert_eq!(invalid(&operator.get(&format!("{AGENTS}?{query}")).await), loc, "{query}");
+    }
+}
+
+/// Every agent that is there from the beginning to the end is seen exactly once, whatever comes meanwhile.
+#[tokio::test]
+async fn a_walk_by_cursor_sees_each_agent_once_also_with_creations_in_between() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let mut expected = BTreeSet::new();
+    for number in 0..23 {
+        let name = format!("agent-{number}");
+        operator.create(&json!({ "name": name })).await;
+        expected.insert(name);
+        // Some share their millisecond.
+        system.advance(if number % 3 == 0 { MILLI } else { Duration::ZERO });
+    }
+    let (mut seen, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+    loop {
+        let page = list(&operator, &format!("limit=5&cursor={cursor}")).await;
+        assert_eq!(keys(&page), ["items", "limit", "next", "total"].into());
+        assert_eq!(page["total"], Value::Null);
+        seen.extend(names(&page));
+        pages += 1;
+        operator.create(&json!({ "name": format!("late-{pages}") })).await;
+        let Some(next) = next(&page) else { break };
+        cursor = next;
+    }
+    seen.retain(|name| !name.starts_with("late-"));
+    assert_eq!(seen.len(), expected.len(), "none twice: {seen:?}");
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_page_that_just_holds_the_rest_is_the_last() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for number in 0..4 {
+        operator.create(&json!({ "name": format!("agent-{number}") })).await;
+    }
+    let first = list(&operator, "limit=2&cursor=").await;
+    let second = list(&operator, &format!("limit=2&cursor={}", next(&first).expect("a second page"))).await;
+    assert_eq!(names(&second).len(), 2);
+    if let Some(cursor) = next(&second) {
+        let third = list(&operator, &format!("limit=2&cursor={cursor}")).await;
+        assert_eq!((names(&third).len(), &third["next"]), (0, &Value::Null));
+    }
+}
+
+const FLEET: usize = 10_000;
+
+/// A row as a creation writes it, with the index's attributes, and a lease.
+fn row(number: usize) -> HashMap<String, AttributeValue> {
+    let id = Uuid::from_u128(0x8000_8000_0000_0000_0000 << 48 | number as u128).to_string();
+    let string = |text: &str| AttributeValue::S(text.to_owned());
+    let millis = |millis: i64| AttributeValue::N(millis.to_string());
+    let created = START.as_millis() - i64::try_from(number).expect("small") * 10;
+    let bytes = |length: usize| AttributeValue::B(vec![7_u8; length].into());
+    let mut row: HashMap<&str, AttributeValue> = HashMap::from([
+        ("agent_id", string(&id)),
+        ("agent_name", string(&format!("worker-{number:05}"))),
+        ("board_id", string(BOARD)),
+        ("agent_state", string("active")),
+        ("key_id", bytes(8)),
+        ("key_digest", bytes(32)),
+        ("interval_ms", millis(60_000)),
+        ("tolerance_ms", millis(120_000)),
+        ("last_seen_at", millis(START.as_millis())),
+        ("lease_expires_at", millis(START.as_millis() + 120_000)),
+        ("requests_total", millis(1)),
+        ("created_at", millis(created)),
+        ("verified_at", millis(created)),
+        ("updated_at", millis(created)),
+        ("listing", string("agents")),
+        ("listing_key", string(&format!("{created:013}#{id}"))),
+    ]);
+    // One in a thousand says that something is wrong.
+    if number % 1_000 == 999 {
+        row.insert("health", string("error"));
+    }
+    row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+async fn write_fleet(system: &TestSystem, size: usize) {
+    let table = system.table("AgentsTable");
+    let numbers: Vec<usize> = (0..size).collect();
+    let batches = numbers.chunks(25).map(|batch| {
+        let put = |number: &usize| {
+            let put = PutRequest::builder().set_item(Some(row(*number))).build().expect("a row");
+            WriteRequest::builder().put_request(put).build()
+        };
+        let request = system.dynamodb.batch_write_item();
+        let request = request.request_items(&table, batch.iter().map(put).collect());
+        async move {
+            let left = request.send().await.expect("a batch").unprocessed_items.unwrap_or_default();
+            assert!(left.is_empty());
+        }
+    });
+    stream::iter(batches).buffer_unordered(4).collect::<Vec<()>>().await;
+}
+
+/// What a page costs beyond the reading of the operator's token: requests by operation, and read units.
+fn cost(tally: &Tally) -> (BTreeMap<String, usize>, f64) {
+    let calls = &tally.calls()[1..];
+    let mut operations = BTreeMap::new();
+    for call in calls {
+        *operations.entry(call.operation.clone()).or_default() += 1;
+    }
+    (operations, tally.read_units() - tally.calls()[0].read_units())
+}
+
+/// Issue, Shows 6.
+#[tokio::test]
+async fn a_page_of_200_of_10_000_costs_the_same_wherever_it_is() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    write_fleet(&system, FLEET).await;
+    list(&operator, "limit=1&cursor=").await;
+    let (mut cursor, mut seen, mut costs) = (String::new(), BTreeSet::new(), Vec::new());
+    loop {
+        system.proxy.take();
+        let page = list(&operator, &format!("cursor={cursor}")).await;
+        costs.push(cost(&system.proxy.take()));
+        seen.extend(names(&page));
+        let Some(next) = next(&page) else { break };
+        assert_eq!(seen.len(), 200 * costs.len(), "full pages");
+        cursor = next;
+    }
+    assert_eq!(seen.len(), FLEET);
+    // For docs/api.md: a page of 200 is 1 Query of the index and 2 BatchGetItem, 204 read units: 200 rows read
+    // consistently at 1 each, and 4 for the index. The first page costs what every other one costs.
+    let page = (BTreeMap::from([("BatchGetItem".to_owned(), 2), ("Query".to_owned(), 1)]), 204.0);
+    let (last, full) = costs.split_last().expect("pages");
+    assert_eq!(full.len(), 50);
+    for (number, cost) in full.iter().enumerate() {
+        assert_eq!(*cost, page, "page {number}");
+    }
+    // The page after the last agent is empty: 1 Query, half a read unit.
+    assert_eq!(*last, (BTreeMap::from([("Query".to_owned(), 1)]), 0.5));
+}
+
+/// Issue: a page reads a bounded number of rows whatever the filter. It also takes few requests.
+#[tokio::test]
+async fn a_page_with_a_rare_status_looks_at_a_thousand_agents_and_may_be_short() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    write_fleet(&system, 2_500).await;
+    list(&operator, "limit=1&cursor=").await;
+    let page = async |limit: usize, status: &str, cursor: &str| {
+        system.proxy.take();
+        let page = list(&operator, &format!("limit={limit}&status={status}&cursor={cursor}")).await;
+        (names(&page), next(&page), cost(&system.proxy.take()))
+    };
+    for limit in [1, 50, 200] {
+        let (found, next, (operations, reads)) = page(limit, "degraded", "").await;
+        assert!(found.is_empty() && next.is_some(), "limit {limit}");
+        assert!(operations["Query"] <= 11, "limit {limit}: {operations:?}");
+        assert!(operations["BatchGetItem"] <= 25, "limit {limit}: {operations:?}");
+        // 1,000 rows at 1 each, and the index.
+        assert!((1_000.0..1_030.0).contains(&reads), "limit {limit}: {reads}");
+    }
+    for limit in [1, 2, 200] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (found, next, _) = page(limit, "error", &cursor).await;
+            assert!(found.len() <= limit);
+            seen.extend(found);
+            let Some(next) = next else { break };
+            cursor = next;
+        }
+        assert_eq!(seen, ["worker-00999", "worker-01999"], "limit {limit}");
+    }
+}
+
+/// Design: listing must not make heartbeats dearer.
+#[tokio::test]
+async fn a_heartbeat_writes_nothing_to_the_index() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "listed", "board_id": BOARD })).await;
+    let client = Client::x_agent_token(&system, &agent.key);
+    agent_read(&client.touch(OWN_BEAT).await);
+    let listing = async || {
+        let mut row = system.row(&agent).await;
+        row.retain(|name, _| ["listing", "listing_key", "board_id", "expires_at"].contains(&name.as_str()));
+        row
+    };
+    let before = listing().await;
+    assert_eq!(before.len(), 3);
+    system.proxy.take();
+    for says in [json!({}), json!({ "status": "degraded" }), json!({ "status": "online" })] {
+        system.advance(SECOND);
+        agent_read(&client.post(OWN_BEAT, &says).await);
+        let tally = system.proxy.take();
+        assert_eq!((tally.requests(), tally.write_units()), (1, 1.0), "{says}: the row and no index");
+    }
+    assert_eq!(listing().await, before);
+}

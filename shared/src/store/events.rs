@@ -52,7 +52,9 @@ impl Store {
         let mut before = before.map_or_else(|| "g".to_owned(), |event_id| event_id.to_string());
         let (mut events, mut read) = (Vec::new(), 0);
         loop {
-            let at_once = if event_type.is_some() { READ_PER_PAGE - read } else { limit - events.len() };
+            // Without a type all but expired rows count; if many are expired, as many again as before.
+            let wanted = if event_type.is_some() { READ_PER_PAGE } else { limit.max(read) };
+            let at_once = wanted.min(READ_PER_PAGE - read);
             let mut only = "expires_at > :now_seconds".to_owned();
             let mut request = self
                 .client

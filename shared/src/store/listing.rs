@@ -84,9 +84,11 @@ impl Store {
         let (mut agents, mut examined) = (Vec::new(), 0);
         let mut cursor = cursor.unwrap_or(NEWEST).to_owned();
         while examined < EXAMINED_PER_PAGE {
+            // As many again as before: a small page with a rare status takes few requests, too.
+            let at_once = limit.max(examined).min(EXAMINED_PER_PAGE - examined);
             let (places, more) =
-                self.places_after(filter, &cursor, i32::try_from(limit).unwrap_or(WALK), now).await?;
-            examined += limit;
+                self.places_after(filter, &cursor, i32::try_from(at_once).unwrap_or(WALK), now).await?;
+            examined += at_once;
             let mut rows = self.rows_of(&places).await?;
             for place in &places {
                 cursor.clone_from(&place.listing_key);
