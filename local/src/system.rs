@@ -12,6 +12,7 @@ use serde_json::Value;
 use shared::app::{App, REQUEST_BUDGET};
 use shared::config::{Config, ConfigError};
 use shared::error::Invalid;
+use shared::event::EventIds;
 use shared::lambda::{Job, JobError};
 use shared::store::Timeouts;
 use tokio::net::TcpListener;
@@ -140,12 +141,13 @@ impl System {
         let database = Arc::new(Connection::open(&options.database, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
 
+        let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
         for function in template.functions {
             let config = Config::read(|name| function.environment.get(name).cloned())
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
             // One environment per function, as on Lambda, for the life of the process.
-            let mut app = App::new(config, database.client.clone());
+            let mut app = App::new(config, database.client.clone(), event_ids.clone());
             app.request_budget = options.request_budget;
             let app: &'static App = Box::leak(Box::new(app));
             match rollcall::function(&function.binary) {

@@ -447,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::rate_limit::SLOTS;
+    use crate::store::listing_attributes;
 
     fn config(interval: Option<u64>, tolerance: Option<u64>) -> Result<(u64, u64), BadHeartbeatConfig> {
         HeartbeatConfig::from_seconds(interval, tolerance)
@@ -587,7 +588,8 @@ mod tests {
                 ..Agent::pending(&key, name, Some(Uuid::max()), heartbeat, created, Duration::ZERO)
             };
             let mut item: HashMap<_, _> = serde_dynamo::aws_sdk_dynamodb_1::to_item(&agent).unwrap();
-            assert_eq!(item.len(), 21, "every attribute is there: {item:?}");
+            assert_eq!(item.len(), 22, "every attribute is there: {item:?}");
+            item.extend(listing_attributes(&agent));
             item.insert(format!("b{slot}"), AttributeValue::N(counts.0.to_string()));
             item.insert(format!("c{slot}"), AttributeValue::N(counts.1.to_string()));
             item

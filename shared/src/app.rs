@@ -15,7 +15,7 @@ use crate::auth::{self, Denied};
 use crate::config::{Config, ConfigError, env};
 use crate::credential::{ApiKey, Credential, Token, TokenKind};
 use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::event::Actor;
+use crate::event::{Actor, EventIds};
 use crate::rate_limit::{Policy, Quota};
 use crate::refusals::{Refusals, Remembered};
 use crate::source_address::source_address;
@@ -44,10 +44,11 @@ pub struct App {
 }
 
 impl App {
-    /// The app of a function with this configuration.
+    /// The app of a function with this configuration. A host of several functions lets them share the client and
+    /// the source of event ids.
     #[must_use]
-    pub fn new(config: Config, client: Client) -> Self {
-        let store = Store::new(client, &config);
+    pub fn new(config: Config, client: Client, event_ids: EventIds) -> Self {
+        let store = Store::new(client, &config, event_ids);
         Self {
             config,
             store,
@@ -62,7 +63,7 @@ impl App {
     /// # Errors
     /// The environment is incomplete or broken.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Ok(Self::new(Config::read(env)?, Endpoint::from_env().client()))
+        Ok(Self::new(Config::read(env)?, Endpoint::from_env().client(), EventIds::default()))
     }
 
     /// Authenticates, rate limits and renews the lease of the agent that is there.

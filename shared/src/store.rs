@@ -13,7 +13,6 @@ mod tokens;
 mod windows;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -33,19 +32,20 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use uuid::{ContextV7, Uuid};
 
 pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
 pub(crate) use self::changes::config_json;
 pub use self::changes::{Changed, Patch, Transition};
 pub use self::check_in::{Call, Caller, CheckIn, Claim};
 pub use self::events::EventPage;
+#[cfg(test)]
+pub(crate) use self::listing::listing_attributes;
 pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
 use crate::config::{Config, Tables, env};
 use crate::credential::KeyDigest;
-use crate::event::{Actor, Event, expiry};
+use crate::event::{Actor, Event, EventIds, expiry};
 use crate::time::Timestamp;
 
 /// A row as DynamoDB gives it.
@@ -167,13 +167,13 @@ pub struct Store {
     event_retention: Duration,
     system_event_retention: Duration,
     pending_retention: Duration,
-    event_ids: Mutex<ContextV7>,
+    event_ids: EventIds,
 }
 
 impl Store {
     /// A store over `client`, with the tables and retentions of `config`.
     #[must_use]
-    pub fn new(client: Client, config: &Config) -> Self {
+    pub fn new(client: Client, config: &Config, event_ids: EventIds) -> Self {
         Self {
             client,
             tables: config.tables.clone(),
@@ -181,7 +181,7 @@ impl Store {
             event_retention: config.event_retention,
             system_event_retention: config.system_event_retention,
             pending_retention: config.pending_retention,
-            event_ids: Mutex::new(ContextV7::new()),
+            event_ids,
         }
     }
 
@@ -192,13 +192,6 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         let request = self.client.get_item().table_name(&self.tables.agents).key("agent_id", string("ping"));
         request.send().await.map(|_| ()).map_err(|error| failure(&error))
-    }
-
-    /// A `UUIDv7` later than every one before it, also within one millisecond.
-    fn next_event_id(&self, now: Timestamp) -> Uuid {
-        let millis = now.as_millis().unsigned_abs();
-        let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
-        Uuid::new_v7(uuid::Timestamp::from_unix(&self.event_ids, millis / 1000, nanos))
     }
 
     /// An event of the system's own.
@@ -212,7 +205,7 @@ impl Store {
     ) -> Event {
         Event {
             partition: partition.to_string(),
-            event_id: self.next_event_id(now),
+            event_id: self.event_ids.next(now),
             event_type: event_type.to_owned(),
             actor,
             payload: payload.to_string(),

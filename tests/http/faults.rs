@@ -86,7 +86,7 @@ fn assert_unavailable(reply: &Reply, what: &str) {
 
 /// No event of the agent's is there twice.
 async fn assert_no_event_twice(system: &TestSystem, agent: &TestAgent, what: &str) {
-    let mut types = system.event_types(agent).await;
+    let mut types = system.sorted_event_types(agent).await;
     let all = types.len();
     types.dedup();
     assert_eq!(types.len(), all, "{what}: {types:?}");
@@ -233,14 +233,15 @@ async fn a_lost_answer_loses_nothing_and_doubles_nothing() {
         for write in does.writes() {
             let what = format!("{does:?}, {write}");
             let agent = does.prepare(&system).await;
-            let (agents, events) = (system.rows("AgentsTable").await.len(), system.event_types(&agent).await);
+            let (agents, events) =
+                (system.rows("AgentsTable").await.len(), system.sorted_event_types(&agent).await);
             let fault = system.proxy.inject(When::operation(write).times(1), Fault::DropAnswer);
             let reply = does.call(&system, &agent).await;
             assert_eq!(reply.status, does.status(), "{what}: {}", reply.text);
             assert_eq!(fault.hits(), 1, "{what}");
             let new_agents = system.rows("AgentsTable").await.len() - agents;
             assert_eq!(new_agents, usize::from(matches!(does, Does::Register)), "{what}");
-            let new_events = system.event_types(&agent).await.len() - events.len();
+            let new_events = system.sorted_event_types(&agent).await.len() - events.len();
             let expected = usize::from(!matches!(does, Does::Register | Does::Guess | Does::Beat));
             assert_eq!(new_events, expected, "{what}");
             if let Some(id) = reply.json()["data"]["eventId"].as_str() {
@@ -258,13 +259,13 @@ async fn what_was_done_unheard_is_found_by_the_next_try() {
     for does in [Does::Verify, Does::SayOffline, Does::ComeBack, Does::PostOwn] {
         let what = format!("{does:?}");
         let agent = does.prepare(&system).await;
-        let before = system.event_types(&agent).await.len();
+        let before = system.sorted_event_types(&agent).await.len();
         let fault = system.proxy.inject(When::operation("TransactWriteItems"), Fault::DropAnswer);
         assert_unavailable(&does.call(&system, &agent).await, &what);
-        assert_eq!(system.event_types(&agent).await.len(), before + 1, "{what}: it happened");
+        assert_eq!(system.sorted_event_types(&agent).await.len(), before + 1, "{what}: it happened");
         fault.clear();
         does.call(&system, &agent).await.data();
-        assert_eq!(system.event_types(&agent).await.len(), before + 1, "{what}: once");
+        assert_eq!(system.sorted_event_types(&agent).await.len(), before + 1, "{what}: once");
     }
 }
 
@@ -281,7 +282,7 @@ async fn a_batch_whose_answer_is_lost_is_stored_once() {
         let rows = system.event_rows(&agent.id).await;
         assert_eq!(rows.iter().filter(|row| text(row, "event_id") == Some(id)).count(), 1);
     }
-    assert_eq!(system.event_types(&agent).await.len(), 12);
+    assert_eq!(system.sorted_event_types(&agent).await.len(), 12);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn the_lease_lasts_the_agents_own_tolerance() {
     }
 }
 
-/// Issue: a steady heartbeat is one request and one write unit, whatever the gap.
+/// A steady heartbeat is one request and one write unit, whatever the gap.
 #[tokio::test]
 async fn a_steady_heartbeat_is_one_write_whatever_the_gap() {
     let system = TestSystem::start().await;

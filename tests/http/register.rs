@@ -323,7 +323,9 @@ async fn bad_input_is_not_counted_and_a_refused_token_is() {
         .start()
         .await;
     assert_eq!(system.register(&json!({})).await.status, 400);
-    let reply = system.register(&json!({ "name": "a" })).await;
+    assert_eq!(system.register(&json!({ "name": "a" })).await.status, 401);
+    let unknown = format!("rce_{}", "0".repeat(48));
+    let reply = register_with(&system, &unknown, &json!({ "name": "a" })).await;
     assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
     assert_eq!(reply.quota(), quota("register", 2, 1, 30));
 }

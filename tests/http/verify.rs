@@ -38,7 +38,7 @@ async fn a_pending_agent_becomes_active_and_again_gives_the_same_answer() {
     system.advance(Duration::from_secs(5));
     assert_eq!(system.verify(&agent.key).await.json(), reply.json());
     assert_eq!(system.row(&agent).await, row);
-    assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.verified"]);
+    assert_eq!(system.sorted_event_types(&agent).await, ["agent.registered", "agent.verified"]);
     let payload = json!({ "before": { "state": "pending" }, "after": { "state": "active" } });
     assert_eq!(system.payloads(&agent, "agent.verified").await, [payload]);
 }
@@ -158,7 +158,7 @@ async fn under_approval_an_agents_own_key_does_not_verify_it() {
         assert_eq!(reply.refusal(), (403, "APPROVAL_REQUIRED".to_owned()), "{headers:?} {body}");
     }
     assert_eq!(text(&system.row(&agent).await, "agent_state"), Some("pending"));
-    assert_eq!(system.event_types(&agent).await, ["agent.registered"]);
+    assert_eq!(system.sorted_event_types(&agent).await, ["agent.registered"]);
 }
 
 #[tokio::test]
@@ -297,5 +297,5 @@ async fn twenty_concurrent_verifications_make_one_event() {
     for reply in replies {
         assert_eq!(reply.data(), json!({ "agentId": agent.id, "status": "active" }));
     }
-    assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.verified"]);
+    assert_eq!(system.sorted_event_types(&agent).await, ["agent.registered", "agent.verified"]);
 }

@@ -12,11 +12,28 @@ use crate::support::runtime_api::LambdaProcess;
 use crate::support::{Reply, TestAgent, TestSystem};
 
 /// A package's executables, by the names that the template calls them.
-pub const BINARIES: [(&str, &str); 8] = [
+pub const BINARIES: [(&str, &str); 25] = [
     ("register", env!("CARGO_BIN_EXE_register")),
     ("verify", env!("CARGO_BIN_EXE_verify")),
     ("heartbeat", env!("CARGO_BIN_EXE_heartbeat")),
     ("events", env!("CARGO_BIN_EXE_events")),
+    ("enroll", env!("CARGO_BIN_EXE_enroll")),
+    ("agent-healthz", env!("CARGO_BIN_EXE_agent-healthz")),
+    ("list-agents", env!("CARGO_BIN_EXE_list-agents")),
+    ("create-agent", env!("CARGO_BIN_EXE_create-agent")),
+    ("get-agent", env!("CARGO_BIN_EXE_get-agent")),
+    ("update-agent", env!("CARGO_BIN_EXE_update-agent")),
+    ("delete-agent", env!("CARGO_BIN_EXE_delete-agent")),
+    ("approve", env!("CARGO_BIN_EXE_approve")),
+    ("revoke", env!("CARGO_BIN_EXE_revoke")),
+    ("restore", env!("CARGO_BIN_EXE_restore")),
+    ("rotate-key", env!("CARGO_BIN_EXE_rotate-key")),
+    ("list-events", env!("CARGO_BIN_EXE_list-events")),
+    ("usage", env!("CARGO_BIN_EXE_usage")),
+    ("workspace", env!("CARGO_BIN_EXE_workspace")),
+    ("create-token", env!("CARGO_BIN_EXE_create-token")),
+    ("list-tokens", env!("CARGO_BIN_EXE_list-tokens")),
+    ("delete-token", env!("CARGO_BIN_EXE_delete-token")),
     ("health", env!("CARGO_BIN_EXE_health")),
     ("fallback", env!("CARGO_BIN_EXE_fallback")),
     ("sweep", env!("CARGO_BIN_EXE_sweep")),

@@ -9,6 +9,7 @@ use shared::answer::Answer;
 use shared::app::App;
 use shared::config::Config;
 use shared::error::ApiError;
+use shared::event::EventIds;
 use shared::lambda::respond;
 use shared::time::Timestamp;
 
@@ -168,7 +169,8 @@ async fn a_panic_is_a_500_in_the_contract_of_the_path() {
     let deployment = Deployment::start().await;
     let environment = deployment.environment("register");
     let config = Config::read(|name| environment.get(name).cloned()).expect("the configuration");
-    let app: &App = Box::leak(Box::new(App::new(config, deployment.system.dynamodb.clone())));
+    let app: &App =
+        Box::leak(Box::new(App::new(config, deployment.system.dynamodb.clone(), EventIds::default())));
     for (path, text) in [
         (
             "/api/agents/register",

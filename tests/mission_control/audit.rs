@@ -212,7 +212,8 @@ fn secrets(credential: &str) -> Vec<String> {
         .map(|key| key.digest())
         .or_else(|| Token::parse(credential).map(|token| token.digest()))
         .expect("a credential");
-    let digest: String = digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: Vec<String> = digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest.concat();
     vec![hex.to_owned(), hex[16..].to_owned(), digest]
 }
 

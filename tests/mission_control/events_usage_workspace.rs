@@ -131,7 +131,7 @@ async fn expired_events_are_not_shown_and_are_passed_in_few_requests() {
         request.request_items(system.table("EventsTable"), puts).send().await.expect("a batch");
     }
     assert_eq!(events(&operator, &agent, "limit=3").await.0.len(), 3);
-    system.advance(Duration::from_secs(60));
+    system.advance(Duration::from_mins(1));
     for query in ["limit=1", "limit=50", "type=agent.registered"] {
         system.proxy.take();
         let (found, next) = events(&operator, &agent, query).await;
@@ -225,8 +225,6 @@ fn shell_blocks(markdown: &str) -> Vec<&str> {
     let after = markdown.split("```sh\n").skip(1);
     after.map(|rest| rest.split("```").next().expect("a block")).collect()
 }
-
-/// Issue, Shows 7.
 #[tokio::test]
 async fn the_lines_of_heartbeat_md_keep_a_fresh_agent_online_as_pasted() {
     let system = TestSystem::start().await;

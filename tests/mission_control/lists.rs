@@ -252,8 +252,6 @@ fn cost(tally: &Tally) -> (BTreeMap<String, usize>, f64) {
     }
     (operations, tally.read_units() - tally.calls()[0].read_units())
 }
-
-/// Issue, Shows 6.
 #[tokio::test]
 async fn a_page_of_200_of_10_000_costs_the_same_wherever_it_is() {
     let system = TestSystem::start().await;
@@ -283,7 +281,7 @@ async fn a_page_of_200_of_10_000_costs_the_same_wherever_it_is() {
     assert_eq!(*last, (BTreeMap::from([("Query".to_owned(), 1)]), 0.5));
 }
 
-/// Issue: a page reads a bounded number of rows whatever the filter. It also takes few requests.
+/// A page reads a bounded number of rows whatever the filter. It also takes few requests.
 #[tokio::test]
 async fn a_page_with_a_rare_status_looks_at_a_thousand_agents_and_may_be_short() {
     let system = TestSystem::start().await;

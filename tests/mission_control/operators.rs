@@ -51,8 +51,6 @@ fn operators_routes() -> Vec<(Method, String)> {
         .map(|(method, path)| (method.parse().expect("a method"), path))
         .collect()
 }
-
-/// Issue, Shows 5.
 #[tokio::test]
 async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
     let system = TestSystem::start().await;

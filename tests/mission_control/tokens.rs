@@ -118,7 +118,7 @@ async fn a_new_operator_works_until_its_end_or_its_deletion() {
     let minted = mint(&first, &json!({ "kind": "operator", "expires_in_seconds": 60 })).await;
     let second = Client::bearer(&system, &text(&minted, "token"));
     assert_eq!(second.get(AGENTS).await.status, 200);
-    system.advance(Duration::from_secs(60) - super::client::MILLI);
+    system.advance(Duration::from_mins(1) - super::client::MILLI);
     assert_eq!(second.get(AGENTS).await.status, 200);
     system.advance(super::client::MILLI);
     assert_eq!(refused(&second.get(AGENTS).await), 401);

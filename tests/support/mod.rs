@@ -395,12 +395,15 @@ impl TestSystem {
         self.events_of(agent, event_type).await.iter().map(payload).collect()
     }
 
-    /// The types of an agent's events, in the order of the alphabet: within one millisecond, the ids that
-    /// different functions draw are in no order.
+    /// The types of an agent's events, oldest first.
     pub async fn event_types(&self, agent: &TestAgent) -> Vec<String> {
         let rows = self.event_rows(&agent.id).await;
-        let mut types: Vec<String> =
-            rows.iter().filter_map(|row| text(row, "event_type")).map(str::to_owned).collect();
+        rows.iter().filter_map(|row| text(row, "event_type")).map(str::to_owned).collect()
+    }
+
+    /// The same in the order of the alphabet, for what happened at once.
+    pub async fn sorted_event_types(&self, agent: &TestAgent) -> Vec<String> {
+        let mut types = self.event_types(agent).await;
         types.sort();
         types
     }

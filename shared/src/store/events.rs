@@ -111,7 +111,7 @@ impl Store {
         for (place, posting) in postings.into_iter().enumerate() {
             let event = Event {
                 partition: agent_id.to_string(),
-                event_id: self.next_event_id(now),
+                event_id: self.event_ids.next(now),
                 event_type: posting.event_type,
                 actor: Actor::Agent,
                 payload: posting.payload,
