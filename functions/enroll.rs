@@ -10,6 +10,7 @@ use shared::credential::{Credential, Token, TokenKind};
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
 use shared::json::Json;
+use shared::rate_limit::Quota;
 use shared::store::{Call, Caller, Creation, NewEnrolled};
 use shared::time::Timestamp;
 use shared::token::{TOKEN_USED_UP, TokenRow};
@@ -78,7 +79,9 @@ async fn beat_by_name(
             }
             let wanted = requests::wants_workspace(request);
             let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(request)));
-            Ok(Outcome::WithKey(agent, key, files).into())
+            let quota = Quota::after(call.policy(), app.config.rate_limit, 1, now);
+            let counted = agent.last_seen_at.is_some().then_some(quota);
+            Ok(Answer { outcome: Outcome::WithKey(agent, key, files), quota: counted })
         }
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;

@@ -128,7 +128,7 @@ fn a_functions_environment_is_what_its_configuration_reads() {
 }
 
 #[test]
-fn the_tables_are_those_of_the_design() {
+fn the_tables_are_those_that_the_code_expects() {
     let template = template();
     let tables: Vec<_> = template
         .tables

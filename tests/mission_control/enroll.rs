@@ -216,7 +216,7 @@ async fn a_one_off_token_that_two_find_unused_is_used_once() {
     assert_eq!(Client::operator(&system).await.fleet_size().await, 1);
 }
 
-/// DESIGN: an environment remembers a token for at most a minute.
+/// An environment remembers a token for at most a minute.
 #[tokio::test]
 async fn deleting_a_token_bars_creation_at_once_and_ends_beats_within_a_minute() {
     let system = TestSystem::start().await;

@@ -314,7 +314,7 @@ async fn a_page_with_a_rare_status_looks_at_a_thousand_agents_and_may_be_short()
     }
 }
 
-/// Design: listing must not make heartbeats dearer.
+/// Listing must not make heartbeats dearer.
 #[tokio::test]
 async fn a_heartbeat_writes_nothing_to_the_index() {
     let system = TestSystem::start().await;

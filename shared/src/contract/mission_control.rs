@@ -319,6 +319,10 @@ impl InvalidField {
 pub(super) fn encode_error(error: &ErrorKind, request_id: &str) -> serde_json::Result<String> {
     let detail = match error {
         ErrorKind::Invalid(invalid) => Detail::Invalid([InvalidField::of(invalid)]),
+        // There is nothing here by which an agent could verify itself.
+        ErrorKind::Inactive(AgentState::Pending) => {
+            Detail::Text("the agent is pending: an operator can approve it".to_owned())
+        }
         error => Detail::Text(error.to_string()),
     };
     serde_json::to_string(&Refusal { detail, request_id })

@@ -301,7 +301,7 @@ impl Store {
 
     /// Gives an agent a new key. The one before stays valid for `overlap`; any older one ends.
     ///
-    /// `presented` is the key of an agent that rotates for itself: it must be the current one.
+    /// The key that was read must still be the current one: of two rotations at once, one is overtaken.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] conflicts; a rotation by somebody else is

@@ -87,7 +87,7 @@ impl Store {
             }
             match more {
                 None => return Ok(EventPage { events, next: None }),
-                Some(last) if events.len() == limit || read >= READ_PER_PAGE => {
+                Some(last) if read >= READ_PER_PAGE => {
                     return Ok(EventPage { events, next: Uuid::parse_str(&last).ok() });
                 }
                 Some(last) => before = last,

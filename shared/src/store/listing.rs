@@ -1,8 +1,8 @@
 //! Lists of agents, newest first, by an index that heartbeats do not touch.
 //!
 //! The index holds no attribute that a heartbeat changes, so it costs nothing but one write when an agent is
-//! created, let in or moved to another board. All agents share its one partition: it takes 1,000 creations a
-//! second, and what it lists is read from the rows themselves.
+//! created, let in, moved to another board or removed. All agents share its one partition: it takes 1,000
+//! creations a second. What is listed is read from the rows themselves.
 
 use std::collections::HashMap;
 
