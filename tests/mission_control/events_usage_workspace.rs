@@ -131,7 +131,7 @@ async fn expired_events_are_not_shown_and_are_passed_in_few_requests() {
         request.request_items(system.table("EventsTable"), puts).send().await.expect("a batch");
     }
     assert_eq!(events(&operator, &agent, "limit=3").await.0.len(), 3);
-    system.advance(Duration::from_secs(60));
+    system.advance(Duration::from_mins(1));
     for query in ["limit=1", "limit=50", "type=agent.registered"] {
         system.proxy.take();
         let (found, next) = events(&operator, &agent, query).await;
