@@ -29,7 +29,12 @@ pub const OTHER_BOARD: &str = "22222222-2222-4222-8222-222222222222";
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MILLI: Duration = Duration::from_millis(1);
 
-/// Every key of AgentRead.
+/// A millisecond less.
+pub fn just_before(moment: Duration) -> Duration {
+    moment.saturating_sub(MILLI)
+}
+
+/// Every key of `AgentRead`.
 pub const AGENT_READ: [&str; 15] = [
     "board_id",
     "name",
@@ -162,7 +167,7 @@ pub fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap_or_else(|| panic!("no object: {object}")).keys().map(String::as_str).collect()
 }
 
-/// A 200 whose body is AgentRead and nothing else.
+/// A 200 whose body is `AgentRead` and nothing else.
 #[track_caller]
 pub fn agent_read(reply: &Reply) -> Value {
     assert_eq!(reply.status, 200, "{}", reply.text);
@@ -171,7 +176,7 @@ pub fn agent_read(reply: &Reply) -> Value {
     agent
 }
 
-/// A 200 whose body is AgentRead and the key, and `files` if they were asked for.
+/// A 200 whose body is `AgentRead` and the key, and `files` if they were asked for.
 #[track_caller]
 pub fn with_key(reply: &Reply) -> (Value, TestAgent) {
     assert_eq!(reply.status, 200, "{}", reply.text);

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use shared::credential::Token;
 
 use super::client::{
-    AGENTS, BOARD, Client, NO_AGENT, SECOND, TOKENS, agent_read, invalid, keys, refused, text, with_key,
+    AGENTS, BOARD, Client, MILLI, NO_AGENT, SECOND, TOKENS, agent_read, invalid, just_before, keys, refused,
+    text, with_key,
 };
 use crate::support::TestSystem;
 
@@ -118,9 +119,9 @@ async fn a_new_operator_works_until_its_end_or_its_deletion() {
     let minted = mint(&first, &json!({ "kind": "operator", "expires_in_seconds": 60 })).await;
     let second = Client::bearer(&system, &text(&minted, "token"));
     assert_eq!(second.get(AGENTS).await.status, 200);
-    system.advance(Duration::from_mins(1) - super::client::MILLI);
+    system.advance(just_before(Duration::from_mins(1)));
     assert_eq!(second.get(AGENTS).await.status, 200);
-    system.advance(super::client::MILLI);
+    system.advance(MILLI);
     assert_eq!(refused(&second.get(AGENTS).await), 401);
     let minted = mint(&first, &json!({ "kind": "operator" })).await;
     let third = Client::bearer(&system, &text(&minted, "token"));
