@@ -29,18 +29,7 @@ pub mod usage;
 pub mod verify;
 pub mod workspace;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use lambda_http::Request;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use shared::answer::Answer;
-use shared::app::App;
-use shared::error::{ApiError, Invalid};
-use shared::lambda::JobError;
-use shared::time::Timestamp;
-use tokio::time::Instant;
+use shared::lambda::{Endpoint, Job, endpoint, job};
 
 /// Every route of the API: method, path, and the function that serves it. `template.yaml` declares the same;
 /// a test compares them.
@@ -82,72 +71,35 @@ pub enum Function {
     Job(Job),
 }
 
-/// What serves a route.
-pub type Endpoint = Box<
-    dyn Fn(&'static App, Request, Timestamp) -> BoxFuture<'static, Result<Answer, ApiError>> + Send + Sync,
->;
-
-/// What runs a job: from JSON text to a JSON value.
-pub type Job = Box<
-    dyn Fn(&'static App, &str, Timestamp, Instant) -> BoxFuture<'static, Result<Value, JobError>>
-        + Send
-        + Sync,
->;
-
 /// The function of a binary's name.
 #[must_use]
 pub fn function(binary: &str) -> Option<Function> {
     Some(match binary {
-        "agent-healthz" => endpoint(agent_healthz::handle),
-        "approve" => endpoint(approve::handle),
-        "create-agent" => endpoint(create_agent::handle),
-        "create-token" => endpoint(create_token::handle),
-        "delete-agent" => endpoint(delete_agent::handle),
-        "delete-token" => endpoint(delete_token::handle),
-        "enroll" => endpoint(enroll::handle),
-        "events" => endpoint(events::handle),
-        "fallback" => endpoint(fallback::handle),
-        "get-agent" => endpoint(get_agent::handle),
-        "health" => endpoint(health::handle),
-        "heartbeat" => endpoint(heartbeat::handle),
-        "list-agents" => endpoint(list_agents::handle),
-        "list-events" => endpoint(list_events::handle),
-        "list-tokens" => endpoint(list_tokens::handle),
-        "register" => endpoint(register::handle),
-        "restore" => endpoint(restore::handle),
-        "revoke" => endpoint(revoke::handle),
-        "rotate-key" => endpoint(rotate_key::handle),
-        "update-agent" => endpoint(update_agent::handle),
-        "usage" => endpoint(usage::handle),
-        "verify" => endpoint(verify::handle),
-        "workspace" => endpoint(workspace::handle),
-        "sweep" => job(sweep::run),
-        "mint-token" => job(mint_token::run),
+        "agent-healthz" => Function::Endpoint(endpoint(agent_healthz::handle)),
+        "approve" => Function::Endpoint(endpoint(approve::handle)),
+        "create-agent" => Function::Endpoint(endpoint(create_agent::handle)),
+        "create-token" => Function::Endpoint(endpoint(create_token::handle)),
+        "delete-agent" => Function::Endpoint(endpoint(delete_agent::handle)),
+        "delete-token" => Function::Endpoint(endpoint(delete_token::handle)),
+        "enroll" => Function::Endpoint(endpoint(enroll::handle)),
+        "events" => Function::Endpoint(endpoint(events::handle)),
+        "fallback" => Function::Endpoint(endpoint(fallback::handle)),
+        "get-agent" => Function::Endpoint(endpoint(get_agent::handle)),
+        "health" => Function::Endpoint(endpoint(health::handle)),
+        "heartbeat" => Function::Endpoint(endpoint(heartbeat::handle)),
+        "list-agents" => Function::Endpoint(endpoint(list_agents::handle)),
+        "list-events" => Function::Endpoint(endpoint(list_events::handle)),
+        "list-tokens" => Function::Endpoint(endpoint(list_tokens::handle)),
+        "register" => Function::Endpoint(endpoint(register::handle)),
+        "restore" => Function::Endpoint(endpoint(restore::handle)),
+        "revoke" => Function::Endpoint(endpoint(revoke::handle)),
+        "rotate-key" => Function::Endpoint(endpoint(rotate_key::handle)),
+        "update-agent" => Function::Endpoint(endpoint(update_agent::handle)),
+        "usage" => Function::Endpoint(endpoint(usage::handle)),
+        "verify" => Function::Endpoint(endpoint(verify::handle)),
+        "workspace" => Function::Endpoint(endpoint(workspace::handle)),
+        "sweep" => Function::Job(job(sweep::run)),
+        "mint-token" => Function::Job(job(mint_token::run)),
         _ => return None,
     })
-}
-
-fn endpoint<H, Answered>(handler: H) -> Function
-where
-    H: Fn(&'static App, Request, Timestamp) -> Answered + Send + Sync + 'static,
-    Answered: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    Function::Endpoint(Box::new(move |app, request, now| handler(app, request, now).boxed()))
-}
-
-fn job<J, Input, Output, Done>(job: J) -> Function
-where
-    J: Fn(&'static App, Input, Timestamp, Instant) -> Done + Send + Sync + 'static,
-    Input: DeserializeOwned,
-    Output: Serialize,
-    Done: Future<Output = Result<Output, JobError>> + Send + 'static,
-{
-    Function::Job(Box::new(move |app, input, now, deadline| {
-        let done = serde_json::from_str(input).map(|input| job(app, input, now, deadline));
-        async move {
-            let output = done.map_err(|error| Invalid::new("input", error.to_string()))?.await?;
-            Ok(serde_json::to_value(output).map_err(|error| Invalid::new("output", error.to_string()))?)
-        }
-        .boxed()
-    }))
 }

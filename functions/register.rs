@@ -3,8 +3,10 @@
 use lambda_http::Request;
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
+use shared::auth::{self, Denied};
 use shared::config::Registration;
 use shared::contract::envelope;
+use shared::credential::Token;
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
 use shared::store::{Creation, NewAgent};
@@ -14,24 +16,36 @@ use shared::token::TOKEN_USED_UP;
 /// Registers an agent: at most 3 requests to DynamoDB.
 ///
 /// # Errors
-/// See [`App::count_registration`] and [`App::enrollment`]; 400 for bad input.
+/// See [`App::count_registration`] and [`App::enrollment`]; 401 or 403 without an enrollment token where one is
+/// needed, 400 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let new = envelope::registration(&request)?;
+    let token = match app.config.registration {
+        Registration::Open => None,
+        Registration::Enrollment => Some(enrollment_token(&request)?),
+    };
     let quota = app.count_registration(&request, now).await?;
-    register(app, &request, new, now)
+    register(app, new, token.as_ref(), now)
         .await
         .map_or_else(|error| Err(error.counted(quota)), |outcome| Ok(Answer::counted(outcome, quota)))
 }
 
+fn enrollment_token(request: &Request) -> Result<Token, ErrorKind> {
+    auth::enrollment_token(request.headers()).map_err(|denied| match denied {
+        Denied::Missing => ErrorKind::Unauthorized("an enrollment token is required in X-Agent-Token"),
+        denied => denied.into(),
+    })
+}
+
 async fn register(
     app: &App,
-    request: &Request,
     mut new: NewAgent,
+    token: Option<&Token>,
     now: Timestamp,
 ) -> Result<Outcome, ApiError> {
-    let token = match app.config.registration {
-        Registration::Open => None,
-        Registration::Enrollment => Some(app.enrollment(request.headers(), new.board_id, now).await?),
+    let token = match token {
+        None => None,
+        Some(token) => Some(app.enrollment(token, new.board_id, now).await?),
     };
     new.board_id = new.board_id.or(token.as_ref().and_then(|token| token.board_id));
     let actor = token.as_ref().map_or(Actor::Agent, |token| Actor::Enrollment(token.token_id));

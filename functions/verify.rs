@@ -4,7 +4,7 @@ use lambda_http::Request;
 use shared::agent::{AgentId, AgentState};
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
-use shared::auth::{self, Denied};
+use shared::auth;
 use shared::config::Approval;
 use shared::contract::envelope;
 use shared::credential::ApiKey;
@@ -26,10 +26,10 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     app.refuse_guessing(&request, now)?;
     let approver = match app.config.approval {
         Approval::Key => None,
-        Approval::Operator => match auth::operator_token(request.headers()) {
-            Err(Denied::Missing) => return waiting(app, &request, &key, now).await,
-            token => Some(app.approver(&token?, now).await?),
-        },
+        Approval::Operator if !auth::presents_approval(request.headers()) => {
+            return waiting(app, &request, &key, now).await;
+        }
+        Approval::Operator => Some(app.approver(&auth::operator_token(request.headers())?, now).await?),
     };
     let actor = approver.as_ref().map_or(Actor::Agent, |token| Actor::Operator(token.token_id));
     let verification = app.store.verify(&key, actor, now).await?;

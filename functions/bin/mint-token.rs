@@ -1,4 +1,4 @@
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    shared::lambda::run_job(rollcall::mint_token::run).await
+    shared::lambda::run(rollcall::mint_token::run).await
 }

@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
     StreamSpecification, TableStatus, TimeToLiveSpecification,
 };
 use shared::config::env;
-use shared::store::Endpoint;
+use shared::store::{Endpoint, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
@@ -69,12 +69,13 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Opens the database and connects the SDK to it.
-    pub(crate) async fn open(database: &Database) -> Result<Self, DatabaseError> {
+    pub(crate) async fn open(database: &Database, timeouts: Timeouts) -> Result<Self, DatabaseError> {
         let (engine, lock) = match database {
             Database::Endpoint(url) => {
                 // An engine on one's own machine takes any credentials; AWS needs those of the environment.
                 let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
-                let endpoint = Endpoint { url: Some(url.clone()), any_credentials, ..Endpoint::from_env() };
+                let url = Some(url.clone());
+                let endpoint = Endpoint { url, any_credentials, timeouts, ..Endpoint::from_env() };
                 let client = endpoint.client();
                 return Ok(Self { client, engine: None, _stopped: watch::Sender::new(()), _lock: None });
             }
@@ -90,7 +91,7 @@ impl Connection {
         let url = serve(engine.clone(), stopped.subscribe())
             .await
             .map_err(|error| DatabaseError::Engine(format!("does not start: {error}")))?;
-        let endpoint = Endpoint { url: Some(url), region: None, any_credentials: true };
+        let endpoint = Endpoint { url: Some(url), region: None, any_credentials: true, timeouts };
         Ok(Self { client: endpoint.client(), engine: Some(engine), _stopped: stopped, _lock: lock })
     }
 

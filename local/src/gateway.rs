@@ -1,5 +1,6 @@
 //! API Gateway's part: the template's routes and CORS in front of the functions.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,14 +8,16 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::any;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use lambda_http::RequestExt;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::http::{HeaderName, HeaderValue, Method, StatusCode};
 use lambda_http::request::RequestContext;
-use rollcall::Endpoint;
 use shared::app::App;
-use shared::lambda::respond;
+use shared::lambda::{Endpoint, respond};
+use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::clock::Clock;
@@ -53,27 +56,44 @@ fn into_axum(body: lambda_http::Body) -> Body {
     }
 }
 
-/// A router with the template's routes. What no route takes goes to the `$default` one.
+/// A router with the template's routes. As in API Gateway the method chooses first: a path that one method knows
+/// by name may be another's path with a variable. What no route takes goes to the `$default` one.
 pub(crate) fn router(routes: Vec<(Route, Arc<Mounted>)>, cors: Option<&Cors>) -> Result<Router, String> {
-    let mut router = Router::new();
+    let mut default = None;
+    let mut by_method: HashMap<Method, Router> = HashMap::new();
     for (route, mounted) in routes {
-        let call = move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
-            let mounted = Arc::clone(&mounted);
-            async move { mounted.call(request, peer).await }
-        };
-        router = match route {
-            Route::Default => router.fallback(call.clone()).method_not_allowed_fallback(call),
+        match route {
+            Route::Default => default = Some(mounted),
             Route::Exact { method, path } => {
                 let method: Method =
                     method.parse().map_err(|_| format!("{method} {path}: unknown method"))?;
-                let filter = MethodFilter::try_from(method).map_err(|error| error.to_string())?;
-                router.route(&path, on(filter, call))
+                let router = by_method.remove(&method).unwrap_or_default();
+                by_method.insert(method, router.route(&path, any(call(mounted))));
             }
-        };
+        }
     }
+    let default = default.map(|mounted| Router::new().fallback(call(mounted))).unwrap_or_default();
+    for router in by_method.values_mut() {
+        *router = std::mem::take(router).fallback_service(default.clone());
+    }
+    let dispatch = move |request: Request| {
+        let router = by_method.get(request.method()).unwrap_or(&default).clone();
+        router.oneshot(request)
+    };
+    let router = Router::new().fallback(dispatch);
     match cors {
         None => Ok(router),
         Some(cors) => Ok(router.layer(cors_layer(cors)?)),
+    }
+}
+
+/// An endpoint as a handler of the server's.
+fn call(
+    mounted: Arc<Mounted>,
+) -> impl Fn(ConnectInfo<SocketAddr>, Request) -> BoxFuture<'static, Response> + Clone {
+    move |ConnectInfo(peer), request| {
+        let mounted = Arc::clone(&mounted);
+        async move { mounted.call(request, peer).await }.boxed()
     }
 }
 

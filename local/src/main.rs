@@ -1,6 +1,7 @@
 //! `cargo run`: the whole system on this machine.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use local::{Clock, Database, Options, StartError, System};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::credential::Token;
 use shared::lambda::JobError;
 use shared::store::StoreError;
@@ -80,9 +81,9 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
 enum Failure {
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("operator token: {0}")]
+    #[error("first token: {0}")]
     Mint(#[from] JobError),
-    #[error("operator token: {0}")]
+    #[error("first token: {0}")]
     Store(#[from] StoreError),
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -103,13 +104,30 @@ fn log() {
 #[tokio::main]
 async fn main() -> ExitCode {
     log();
-    match run(Arguments::parse()).await {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and the version come as errors, too.
+        Err(wanted) if !wanted.use_stderr() => wanted.exit(),
+        Err(wrong) => return refuse(one_line(&wrong)),
+    };
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("rollcall: {failure}");
-            ExitCode::FAILURE
-        }
+        Err(failure) => refuse(failure),
     }
+}
+
+fn refuse(why: impl fmt::Display) -> ExitCode {
+    eprintln!("rollcall: {why}");
+    ExitCode::FAILURE
+}
+
+/// What is wrong with the arguments and what may help, without the usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let said = said.collect::<Vec<_>>().join(" ");
+    said.strip_prefix("error: ").unwrap_or(&said).to_owned()
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -137,30 +155,41 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         port: arguments.port,
         clock: Clock::default(),
         schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
+        timeouts: defaults.timeouts,
+        request_budget: defaults.request_budget,
     };
     let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
     let system = System::start(options).await?;
     let url = format!("http://{}", system.address());
-    let token_file = (!arguments.memory).then(|| data.join("operator-token"));
-    let token = operator_token(&system, token_file.as_deref()).await?;
+    let kept_in = |file: &str| (!arguments.memory).then(|| data.join(file));
+    let operator = json!({ "kind": "operator", "label": "first operator" });
+    let operator = FirstToken::of(&system, kept_in("operator-token"), &operator).await?;
+    let (enrollment, header) = match arguments.registration {
+        Registration::Open => Default::default(),
+        Registration::Enrollment => {
+            let token = json!({ "kind": "enrollment", "label": "first enrollment", "all_boards": true });
+            let token = FirstToken::of(&system, kept_in("enrollment-token"), &token).await?;
+            let header = format!(" -H 'x-agent-token: {}'", token.token.reveal());
+            (format!("  enrollment token  {token}\n"), header)
+        }
+    };
     let place = match (&arguments.dynamodb, arguments.memory) {
         (Some(url), _) => format!("DynamoDB at {url}"),
         (None, true) => "in memory, gone when this process ends".to_owned(),
         (None, false) => data.display().to_string(),
     };
-    let kept = token_file.map_or(String::new(), |file| format!("  (kept in {})", file.display()));
     println!(
         "Rollcall listens on {url}\n\
          \x20 data            {place}\n\
          \x20 registration    {registration}  (--registration open | enrollment)\n\
          \x20 approval        {approval}  (--approval key | operator)\n\
-         \x20 operator token  {}{kept}\n\
+         \x20 operator token  {operator}\n\
+         {enrollment}\
          \n\
          Register an agent:\n\
-         \x20 curl -s {url}/api/agents/register -H 'content-type: application/json' -d '{{\"name\": \"researcher-1\"}}'\n\
+         \x20 curl -s {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
          \n\
-         Ctrl-C stops it.",
-        token.reveal(),
+         Ctrl-C stops it."
     );
     tokio::select! {
         _ = interrupted.recv() => {}
@@ -175,30 +204,44 @@ fn signals() -> io::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Si
     Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
 }
 
-/// The operator token in the file, if the database still knows it; else a new one, which is put there.
-async fn operator_token(system: &System, file: Option<&Path>) -> Result<Token, Failure> {
-    const MINT: &str = "mint-token";
-    if let Some(file) = file {
-        let kept = match std::fs::read_to_string(file) {
-            Ok(text) => Token::parse(text.trim()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(Failure::File { path: file.to_owned(), source }),
-        };
-        if let Some(token) = kept {
-            let app = system.app_of_job(MINT).ok_or(Failure::NoMint)?;
-            let now = system.clock().now();
-            if app.store.token(&token).await?.is_some_and(|row| row.is_valid(now)) {
-                return Ok(token);
+/// The first token of its kind: what a deployment gets by `aws lambda invoke`.
+struct FirstToken {
+    token: Token,
+    file: Option<PathBuf>,
+}
+
+impl FirstToken {
+    /// The token in the file, if the database still knows it; else a new one, which is put there.
+    async fn of(system: &System, file: Option<PathBuf>, request: &Value) -> Result<Self, Failure> {
+        const MINT: &str = "mint-token";
+        if let Some(file) = &file {
+            let kept = match std::fs::read_to_string(file) {
+                Ok(text) => Token::parse(text.trim()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(Failure::File { path: file.clone(), source }),
+            };
+            if let Some(token) = kept {
+                let app = system.app_of_job(MINT).ok_or(Failure::NoMint)?;
+                let now = system.clock().now();
+                if app.store.token(&token).await?.is_some_and(|row| row.is_valid(now)) {
+                    return Ok(Self { token, file: Some(file.clone()) });
+                }
             }
         }
+        let minted = system.run_job(MINT, &request.to_string()).await.ok_or(Failure::NoMint)??;
+        let token = minted["token"].as_str().and_then(Token::parse).ok_or(Failure::NoMint)?;
+        if let Some(file) = &file {
+            keep(file, &token).map_err(|source| Failure::File { path: file.clone(), source })?;
+        }
+        Ok(Self { token, file })
     }
-    let input = json!({ "kind": "operator", "label": "first operator" }).to_string();
-    let minted = system.run_job(MINT, &input).await.ok_or(Failure::NoMint)??;
-    let token = minted["token"].as_str().and_then(Token::parse).ok_or(Failure::NoMint)?;
-    if let Some(file) = file {
-        keep(file, &token).map_err(|source| Failure::File { path: file.to_owned(), source })?;
+}
+
+impl fmt::Display for FirstToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.token.reveal())?;
+        self.file.as_ref().map_or(Ok(()), |file| write!(f, "  (kept in {})", file.display()))
     }
-    Ok(token)
 }
 
 /// Writes the token to a file that only its owner can read, whole or not at all.

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rollcall::{Function, Job};
+use rollcall::Function;
 use serde_json::Value;
-use shared::app::App;
+use shared::app::{App, REQUEST_BUDGET};
 use shared::config::{Config, ConfigError};
-use shared::lambda::JobError;
+use shared::error::Invalid;
+use shared::event::EventIds;
+use shared::lambda::{Job, JobError};
+use shared::store::Timeouts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::clock::Clock;
 use crate::database::{Connection, Database, DatabaseError};
@@ -47,6 +50,10 @@ pub struct Options {
     pub clock: Clock,
     /// Whether the template's schedules run, and a period to run them at instead of their own.
     pub schedules: Option<Option<Duration>>,
+    /// How long the functions wait for the database.
+    pub timeouts: Timeouts,
+    /// How long a request may take in all.
+    pub request_budget: Duration,
 }
 
 impl Default for Options {
@@ -61,6 +68,8 @@ impl Default for Options {
             port: 0,
             clock: Clock::default(),
             schedules: Some(None),
+            timeouts: Timeouts::default(),
+            request_budget: REQUEST_BUDGET,
         }
     }
 }
@@ -129,15 +138,18 @@ impl System {
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-        let database = Arc::new(Connection::open(&options.database).await?);
+        let database = Arc::new(Connection::open(&options.database, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
 
+        let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
         for function in template.functions {
             let config = Config::read(|name| function.environment.get(name).cloned())
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
             // One environment per function, as on Lambda, for the life of the process.
-            let app: &'static App = Box::leak(Box::new(App::new(config, database.client.clone())));
+            let mut app = App::new(config, database.client.clone(), event_ids.clone());
+            app.request_budget = options.request_budget;
+            let app: &'static App = Box::leak(Box::new(app));
             match rollcall::function(&function.binary) {
                 None => return Err(StartError::NoSuchBinary(function.logical_id, function.binary)),
                 Some(Function::Endpoint(endpoint)) => {
@@ -174,7 +186,8 @@ impl System {
     fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>, period: Option<Duration>) {
         for (binary, schedule) in schedules {
             let (jobs, clock) = (Arc::clone(&self.jobs), self.clock.clone());
-            self.every(period.unwrap_or(schedule.every), move || {
+            let period = period.unwrap_or(schedule.every);
+            self.every(period, period, move || {
                 let (jobs, clock, binary, input) =
                     (Arc::clone(&jobs), clock.clone(), binary.clone(), schedule.input.clone());
                 async move {
@@ -184,8 +197,9 @@ impl System {
                 }
             });
         }
+        // At once, too: a system that runs for a moment every day would never come to its first minute.
         let database = Arc::clone(&self.database);
-        self.every(TTL_EVERY, move || {
+        self.every(Duration::ZERO, TTL_EVERY, move || {
             let database = Arc::clone(&database);
             async move {
                 if let Err(error) = database.expire_rows().await {
@@ -195,17 +209,17 @@ impl System {
         });
     }
 
-    /// Does `work` again and again, never twice at once, until the system stops.
+    /// Does `work` `first` from now and again and again, never twice at once, until the system stops.
     fn every<Done: Future<Output = ()> + Send>(
         &mut self,
+        first: Duration,
         period: Duration,
         work: impl Fn() -> Done + Send + 'static,
     ) {
         let mut stopped = self.stopping.subscribe();
         self.tasks.push(tokio::spawn(async move {
-            let mut ticks = interval(period);
+            let mut ticks = interval_at(Instant::now() + first, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            ticks.tick().await;
             loop {
                 tokio::select! {
                     _ = ticks.tick() => work().await,
@@ -267,5 +281,9 @@ async fn run_job(
 ) -> Option<Result<Value, JobError>> {
     let mounted = jobs.get(binary)?;
     let deadline = Instant::now() + mounted.timeout;
+    let input = match serde_json::from_str(input) {
+        Ok(input) => input,
+        Err(error) => return Some(Err(Invalid::new("input", error.to_string()).into())),
+    };
     Some((mounted.job)(mounted.app, input, clock.now(), deadline).await)
 }

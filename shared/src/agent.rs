@@ -393,6 +393,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// How long this agent may take from its activation to its first beat.
+    #[must_use]
+    pub fn first_beat_grace(&self) -> Duration {
+        Duration::from_millis(self.tolerance_ms).max(FIRST_BEAT_GRACE)
+    }
+
     /// What the sweep has to announce of this agent, if anything.
     ///
     /// A lease more than [`LEASE_GRACE`] past is silence; an agent not seen max(tolerance,
@@ -405,8 +411,7 @@ impl Lease {
         match (self.lease_expires_at, self.verified_at) {
             (Some(lease), _) => (now.since(lease) > LEASE_GRACE).then_some(Overdue::Silent { lease }),
             (None, Some(verified)) => {
-                let grace = Duration::from_millis(self.tolerance_ms).max(FIRST_BEAT_GRACE);
-                (now.since(verified) > grace).then_some(Overdue::NeverSeen { verified })
+                (now.since(verified) > self.first_beat_grace()).then_some(Overdue::NeverSeen { verified })
             }
             (None, None) => None,
         }
@@ -435,7 +440,14 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use aws_sdk_dynamodb::types::AttributeValue;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::rate_limit::SLOTS;
+    use crate::store::listing_attributes;
 
     fn config(interval: Option<u64>, tolerance: Option<u64>) -> Result<(u64, u64), BadHeartbeatConfig> {
         HeartbeatConfig::from_seconds(interval, tolerance)
@@ -513,5 +525,82 @@ mod tests {
         agent.offline_since = None;
         agent.agent_state = AgentState::Revoked;
         assert_eq!(agent.overdue(Timestamp::from_millis(i64::MAX)), None);
+    }
+
+    /// The size of an item by DynamoDB's rules: names count, and of values text in bytes, and numbers two
+    /// digits to the byte and one byte more.
+    fn size(item: &HashMap<String, AttributeValue>) -> usize {
+        let value_size = |value: &AttributeValue| match value {
+            AttributeValue::S(text) => text.len(),
+            AttributeValue::B(bytes) => bytes.as_ref().len(),
+            AttributeValue::N(number) => number.len().div_ceil(2) + 1,
+            other => panic!("an agent's row has no {other:?}"),
+        };
+        item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+    }
+
+    fn any_moment() -> impl Strategy<Value = Timestamp> {
+        (0..=i64::MAX).prop_map(Timestamp::from_millis)
+    }
+
+    fn any_heartbeat_config() -> impl Strategy<Value = HeartbeatConfig> {
+        (1..=HeartbeatConfig::LONGEST_INTERVAL).prop_flat_map(|interval| {
+            (2 * interval..=HeartbeatConfig::LONGEST_TOLERANCE).prop_map(move |tolerance| {
+                HeartbeatConfig::from_seconds(Some(interval), Some(tolerance)).unwrap()
+            })
+        })
+    }
+
+    /// Texts that are names, many of them at the limits of characters and bytes.
+    fn any_name() -> impl Strategy<Value = AgentName> {
+        let text = prop_oneof!["\\PC{1,100}", "[a-z]{100}", "[é-ü]{100}", "[一-龥]{66}", "[😀-🙏]{50}"];
+        text.prop_filter_map("no name", |text| AgentName::parse(&text).ok())
+    }
+
+    prop_compose! {
+        /// A row with every optional attribute and the counters of one slot, which is as large as rows get.
+        fn any_full_row()(
+            name in any_name(),
+            heartbeat in any_heartbeat_config(),
+            moments in prop::array::uniform8(any_moment()),
+            limit in any::<u32>(),
+            requests_total in any::<u64>(),
+            counts in any::<(u32, u32)>(),
+            slot in 0..SLOTS,
+        ) -> HashMap<String, AttributeValue> {
+            let key = ApiKey::generate();
+            let [created, verified, updated, seen, lease, offline, previous, expires] = moments;
+            let agent = Agent {
+                revoked_from: Some(AgentState::Pending),
+                agent_state: AgentState::Revoked,
+                previous_key_digest: Some(ApiKey::generate().digest()),
+                previous_key_expires_at: Some(previous),
+                rate_limit_per_minute: Some(limit),
+                health: Some(Health::Degraded),
+                last_seen_at: Some(seen),
+                lease_expires_at: Some(lease),
+                offline_since: Some(offline),
+                requests_total,
+                enrollment_namespace: Some(Uuid::max().to_string()),
+                verified_at: Some(verified),
+                updated_at: updated,
+                expires_at: Some(expires.as_seconds()),
+                ..Agent::pending(&key, name, Some(Uuid::max()), heartbeat, created, Duration::ZERO)
+            };
+            let mut item: HashMap<_, _> = serde_dynamo::aws_sdk_dynamodb_1::to_item(&agent).unwrap();
+            assert_eq!(item.len(), 22, "every attribute is there: {item:?}");
+            item.extend(listing_attributes(&agent));
+            item.insert(format!("b{slot}"), AttributeValue::N(counts.0.to_string()));
+            item.insert(format!("c{slot}"), AttributeValue::N(counts.1.to_string()));
+            item
+        }
+    }
+
+    proptest! {
+        /// Above 1 KB every heartbeat costs twice as much.
+        #[test]
+        fn a_row_that_validation_can_produce_is_under_1000_bytes(row in any_full_row()) {
+            prop_assert!(size(&row) < 1_000, "{} bytes: {row:?}", size(&row));
+        }
     }
 }

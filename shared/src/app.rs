@@ -15,7 +15,7 @@ use crate::auth::{self, Denied};
 use crate::config::{Config, ConfigError, env};
 use crate::credential::{ApiKey, Credential, Token, TokenKind};
 use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::event::Actor;
+use crate::event::{Actor, EventIds};
 use crate::rate_limit::{Policy, Quota};
 use crate::refusals::{Refusals, Remembered};
 use crate::source_address::source_address;
@@ -37,16 +37,25 @@ pub struct App {
     pub config: Config,
     /// DynamoDB.
     pub store: Store,
+    /// The longest that a request may take: [`REQUEST_BUDGET`], unless a host knows better.
+    pub request_budget: Duration,
     refusals: Refusals,
     enrollment_tokens: TokenMemory,
 }
 
 impl App {
-    /// The app of a function with this configuration.
+    /// The app of a function with this configuration. A host of several functions lets them share the client and
+    /// the source of event ids.
     #[must_use]
-    pub fn new(config: Config, client: Client) -> Self {
-        let store = Store::new(client, &config);
-        Self { config, store, refusals: Refusals::default(), enrollment_tokens: TokenMemory::default() }
+    pub fn new(config: Config, client: Client, event_ids: EventIds) -> Self {
+        let store = Store::new(client, &config, event_ids);
+        Self {
+            config,
+            store,
+            request_budget: REQUEST_BUDGET,
+            refusals: Refusals::default(),
+            enrollment_tokens: TokenMemory::default(),
+        }
     }
 
     /// The app that the function's environment describes.
@@ -54,7 +63,7 @@ impl App {
     /// # Errors
     /// The environment is incomplete or broken.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Ok(Self::new(Config::read(env)?, Endpoint::from_env().client()))
+        Ok(Self::new(Config::read(env)?, Endpoint::from_env().client(), EventIds::default()))
     }
 
     /// Authenticates, rate limits and renews the lease of the agent that is there.
@@ -256,22 +265,17 @@ impl App {
         Err(ErrorKind::Forbidden("this key is another agent's").into())
     }
 
-    /// The enrollment token that lets an agent in to this board: one read.
+    /// The row of the enrollment token that lets an agent in to this board: one read.
     ///
     /// # Errors
-    /// 401 without a valid enrollment token, 403 if it is for another board or for another kind of call, 503
-    /// without a database.
+    /// 401 for an unknown, expired or used-up token, 403 if it is for another board, 503 without a database.
     pub async fn enrollment(
         &self,
-        headers: &HeaderMap,
+        token: &Token,
         board_id: Option<Uuid>,
         now: Timestamp,
     ) -> Result<TokenRow, ApiError> {
-        let token = auth::enrollment_token(headers).map_err(|denied| match denied {
-            Denied::Missing => ErrorKind::Unauthorized("an enrollment token is required in X-Agent-Token"),
-            denied => denied.into(),
-        })?;
-        let row = self.fresh_enrollment_token(&token).await?;
+        let row = self.fresh_enrollment_token(token).await?;
         row.admit(board_id)?;
         match row.bars_creation(None, now) {
             Some(why) => Err(ErrorKind::Unauthorized(why).into()),

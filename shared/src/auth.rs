@@ -103,6 +103,13 @@ pub fn operator_token(headers: &HeaderMap) -> Result<Token, Denied> {
     bearer(headers).and_then(|credential| as_token(credential, TokenKind::Operator))
 }
 
+/// Whether `Authorization: Bearer` holds what is meant as an operator's approval. An agent's own key there is
+/// the agent asking for itself.
+#[must_use]
+pub fn presents_approval(headers: &HeaderMap) -> bool {
+    !matches!(bearer(headers), Err(Denied::Missing) | Ok(Credential::Agent(_)))
+}
+
 /// The enrollment token: `X-Agent-Token`, else `Authorization: Bearer`.
 ///
 /// # Errors

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use uuid::Uuid;
+use uuid::{ContextV7, Uuid};
 
 use crate::time::Timestamp;
 
@@ -93,6 +94,27 @@ impl<'de> Deserialize<'de> for Actor {
 impl Serialize for Actor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// Draws the ids of events: `UUIDv7`s, each later than every one before it, also within one millisecond. Clones
+/// draw from the same source.
+#[derive(Clone, Debug)]
+pub struct EventIds(Arc<Mutex<ContextV7>>);
+
+impl Default for EventIds {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(ContextV7::new())))
+    }
+}
+
+impl EventIds {
+    /// The next id.
+    #[must_use]
+    pub fn next(&self, now: Timestamp) -> Uuid {
+        let millis = now.as_millis().unsigned_abs();
+        let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
+        Uuid::new_v7(uuid::Timestamp::from_unix(&*self.0, millis / 1000, nanos))
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use lambda_http::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use lambda_http::http::{HeaderMap, HeaderValue, Response};
 use lambda_http::request::RequestContext;
@@ -13,14 +14,20 @@ use lambda_http::{Body, Error, Request, RequestExt, service_fn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::answer::{Answer, Outcome};
-use crate::app::{App, REQUEST_BUDGET};
-use crate::config::{ConfigError, env};
+use crate::app::App;
+use crate::config::env;
 use crate::contract::Contract;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorKind, Invalid};
 use crate::rate_limit::Quota;
 use crate::time::Timestamp;
 
@@ -32,65 +39,126 @@ const X_REQUEST_ID: &str = "x-request-id";
 /// When a 503 asks the caller to come back, in seconds.
 const RETRY_AFTER_OUTAGE: u64 = 2;
 
+/// What serves a route. The handler's type is erased, so that the runtime and its HTTP client are compiled once
+/// and not for every function.
+pub type Endpoint = Box<
+    dyn Fn(&'static App, Request, Timestamp) -> BoxFuture<'static, Result<Answer, ApiError>> + Send + Sync,
+>;
+
+/// What runs a job: its input is JSON as it was sent, its last argument the deadline.
+pub type Job = Box<
+    dyn Fn(&'static App, &RawValue, Timestamp, Instant) -> BoxFuture<'static, Result<Value, JobError>>
+        + Send
+        + Sync,
+>;
+
+/// An endpoint of this handler.
+pub fn endpoint<H, Answered>(handler: H) -> Endpoint
+where
+    H: Fn(&'static App, Request, Timestamp) -> Answered + Send + Sync + 'static,
+    Answered: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+{
+    Box::new(move |app, request, now| handler(app, request, now).boxed())
+}
+
+/// A job of this function. An event that is no `Input` is an error of its invocation.
+pub fn job<J, Input, Output, Done>(job: J) -> Job
+where
+    J: Fn(&'static App, Input, Timestamp, Instant) -> Done + Send + Sync + 'static,
+    Input: DeserializeOwned,
+    Output: Serialize,
+    Done: Future<Output = Result<Output, JobError>> + Send + 'static,
+{
+    Box::new(move |app, input, now, deadline| {
+        let done = serde_json::from_str(input.get()).map(|input| job(app, input, now, deadline));
+        async move {
+            let output = done.map_err(|error| Invalid::new("input", error.to_string()))?.await?;
+            Ok(serde_json::to_value(output)?)
+        }
+        .boxed()
+    })
+}
+
 /// Serves an HTTP endpoint as a Lambda function.
 ///
 /// # Errors
-/// The environment is broken, or the Runtime API is gone.
+/// The Runtime API is gone.
 pub async fn serve<H, Answered>(handler: H) -> Result<(), Error>
 where
-    H: Fn(&'static App, Request, Timestamp) -> Answered + Sync,
-    Answered: Future<Output = Result<Answer, ApiError>> + Send,
+    H: Fn(&'static App, Request, Timestamp) -> Answered + Send + Sync + 'static,
+    Answered: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
-    let app = cold_start()?;
-    let handler = &handler;
+    serve_endpoint(endpoint(handler)).await
+}
+
+async fn serve_endpoint(endpoint: Endpoint) -> Result<(), Error> {
+    let app = cold_start();
+    let endpoint = &endpoint;
     lambda_http::run(service_fn(move |request: Request| async move {
-        Ok::<_, Infallible>(respond(app, handler, request, Timestamp::now()).await)
+        Ok::<_, Infallible>(respond(app, endpoint, request, Timestamp::now()).await)
     }))
     .await
 }
 
-/// Runs a job as a Lambda function: for a schedule, or for whoever IAM lets invoke it. An event that is no
-/// `Input` is an error of that invocation, and the process lives on.
+/// Runs a job as a Lambda function: for a schedule, or for whoever IAM lets invoke it. A failed invocation does
+/// not end the process.
 ///
 /// # Errors
-/// The environment is broken, or the Runtime API is gone.
-pub async fn run_job<J, Input, Output, Done>(job: J) -> Result<(), Error>
+/// The Runtime API is gone.
+pub async fn run<J, Input, Output, Done>(function: J) -> Result<(), Error>
 where
-    J: Fn(&'static App, Input, Timestamp, Instant) -> Done,
+    J: Fn(&'static App, Input, Timestamp, Instant) -> Done + Send + Sync + 'static,
     Input: DeserializeOwned,
     Output: Serialize,
-    Done: Future<Output = Result<Output, JobError>>,
+    Done: Future<Output = Result<Output, JobError>> + Send + 'static,
 {
-    let app = cold_start()?;
+    run_job(job(function)).await
+}
+
+async fn run_job(job: Job) -> Result<(), Error> {
+    let app = cold_start();
     let job = &job;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Input>| async move {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let now = Timestamp::now();
         let deadline = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
         let time_left = Timestamp::from_millis(deadline).since(now);
-        job(app, event.payload, now, Instant::now() + time_left).await
+        job(app, &event.payload, now, Instant::now() + time_left).await
     }))
     .await
 }
 
-fn cold_start() -> Result<&'static App, ConfigError> {
+/// The app of this process. A broken environment ends the process here, with one line in the log: an error that
+/// `main` returns would be written once more, and not as JSON.
+fn cold_start() -> &'static App {
     log_as_json();
-    let app = App::from_env().inspect_err(|error| error!(%error, "the function's environment is broken"))?;
-    Ok(Box::leak(Box::new(app)))
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(cause = panic_text(panic.payload()), place, "panic");
+    }));
+    match App::from_env() {
+        Ok(app) => Box::leak(Box::new(app)),
+        Err(error) => {
+            error!(%error, "the function's environment is broken");
+            std::process::exit(1)
+        }
+    }
 }
 
-/// One JSON object per line, at the level that Lambda's logging configuration sets.
+/// One JSON object per line, at the level that Lambda's logging configuration sets. Libraries stay at `INFO`
+/// whatever it sets: below that, they log whole events with the callers' keys.
 pub fn log_as_json() {
-    let level =
-        env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::INFO);
-    // Only the first call in a process takes effect.
-    let _already_set = tracing_subscriber::fmt()
+    let level = env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let ours = [env!("CARGO_CRATE_NAME"), "rollcall"].map(|target| (target, level));
+    let targets = Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets(ours);
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
-        .with_current_span(false)
+        // The runtime's own, which holds Lambda's request id.
+        .with_current_span(true)
         .with_span_list(false)
-        .with_target(false)
-        .with_max_level(level)
-        .try_init();
+        .with_target(false);
+    // Only the first call in a process takes effect.
+    let _already_set = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }
 
 /// Why a job failed: the error that its invocation ends with.
@@ -129,26 +197,22 @@ impl From<JobError> for Diagnostic {
 
 /// Answers one request: the same on Lambda and in the local system.
 ///
-/// Never fails and never hangs: what takes longer than [`REQUEST_BUDGET`] is a 503, a panic is a 500.
-pub async fn respond<H, Answered>(
+/// Never fails and never hangs: what takes longer than the app's budget is a 503, a panic is a 500.
+pub async fn respond(
     app: &'static App,
-    handler: &H,
+    endpoint: &Endpoint,
     request: Request,
     now: Timestamp,
-) -> Response<Body>
-where
-    H: Fn(&'static App, Request, Timestamp) -> Answered + Sync,
-    Answered: Future<Output = Result<Answer, ApiError>> + Send,
-{
+) -> Response<Body> {
     let contract = Contract::of(request.uri().path());
     let request_id = request_id(&request);
     let result = if request.body().len() > BODY_LIMIT {
         Err(ErrorKind::PayloadTooLarge("the body must have at most 64 KiB".into()).into())
     } else {
-        let call = AssertUnwindSafe(handler(app, request, now)).catch_unwind();
-        match tokio::time::timeout(REQUEST_BUDGET, call).await {
+        let call = AssertUnwindSafe(endpoint(app, request, now)).catch_unwind();
+        match tokio::time::timeout(app.request_budget, call).await {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref())).into()),
+            Ok(Err(panic)) => Err(ErrorKind::Internal(panic_text(panic.as_ref()).to_owned()).into()),
             Err(_) => Err(ErrorKind::Unavailable("the request's time is over".to_owned()).into()),
         }
     };
@@ -250,10 +314,10 @@ fn log_failure(error: &ErrorKind, request_id: &str) {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+fn panic_text(panic: &dyn Any) -> &str {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("without a text"))
+    text.unwrap_or("a panic without a text")
 }
 
 /// The time that a job keeps back, to report before its function's deadline.

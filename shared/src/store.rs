@@ -13,7 +13,6 @@ mod tokens;
 mod windows;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -33,19 +32,20 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use uuid::{ContextV7, Uuid};
 
 pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
 pub(crate) use self::changes::config_json;
 pub use self::changes::{Changed, Patch, Transition};
 pub use self::check_in::{Call, Caller, CheckIn, Claim};
 pub use self::events::EventPage;
+#[cfg(test)]
+pub(crate) use self::listing::listing_attributes;
 pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
 use crate::config::{Config, Tables, env};
 use crate::credential::KeyDigest;
-use crate::event::{Actor, Event, expiry};
+use crate::event::{Actor, Event, EventIds, expiry};
 use crate::time::Timestamp;
 
 /// A row as DynamoDB gives it.
@@ -74,12 +74,29 @@ const RACE_JITTER: Duration = Duration::from_millis(50);
 /// The AWS SDK's own time limits. The longest operation ends well inside the 10 s that the template gives an
 /// HTTP function.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 const ATTEMPTS: u32 = 3;
 
 /// Lambda freezes an idle environment, and its connections die unnoticed; DynamoDB closes them after a minute.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// How long the AWS SDK waits for DynamoDB.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For one sending.
+    pub attempt: Duration,
+    /// For an operation, all its sendings together.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: CONNECT_TIMEOUT, attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
+    }
+}
 
 /// Where DynamoDB is.
 #[derive(Clone, Debug, Default)]
@@ -90,13 +107,20 @@ pub struct Endpoint {
     pub region: Option<String>,
     /// Fixed credentials for an engine that checks none; else the environment's.
     pub any_credentials: bool,
+    /// How long to wait for it.
+    pub timeouts: Timeouts,
 }
 
 impl Endpoint {
     /// What the function's environment says.
     #[must_use]
     pub fn from_env() -> Self {
-        Self { url: env("AWS_ENDPOINT_URL_DYNAMODB"), region: env("AWS_REGION"), any_credentials: false }
+        Self {
+            url: env("AWS_ENDPOINT_URL_DYNAMODB"),
+            region: env("AWS_REGION"),
+            any_credentials: false,
+            ..Self::default()
+        }
     }
 
     /// A client for this endpoint. It connects with its first request.
@@ -107,9 +131,9 @@ impl Endpoint {
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .build_https();
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
+            .connect_timeout(self.timeouts.connect)
+            .operation_attempt_timeout(self.timeouts.attempt)
+            .operation_timeout(self.timeouts.operation)
             .build();
         let retries = RetryConfig::standard()
             .with_max_attempts(ATTEMPTS)
@@ -143,13 +167,13 @@ pub struct Store {
     event_retention: Duration,
     system_event_retention: Duration,
     pending_retention: Duration,
-    event_ids: Mutex<ContextV7>,
+    event_ids: EventIds,
 }
 
 impl Store {
     /// A store over `client`, with the tables and retentions of `config`.
     #[must_use]
-    pub fn new(client: Client, config: &Config) -> Self {
+    pub fn new(client: Client, config: &Config, event_ids: EventIds) -> Self {
         Self {
             client,
             tables: config.tables.clone(),
@@ -157,7 +181,7 @@ impl Store {
             event_retention: config.event_retention,
             system_event_retention: config.system_event_retention,
             pending_retention: config.pending_retention,
-            event_ids: Mutex::new(ContextV7::new()),
+            event_ids,
         }
     }
 
@@ -168,13 +192,6 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         let request = self.client.get_item().table_name(&self.tables.agents).key("agent_id", string("ping"));
         request.send().await.map(|_| ()).map_err(|error| failure(&error))
-    }
-
-    /// A `UUIDv7` later than every one before it, also within one millisecond.
-    fn next_event_id(&self, now: Timestamp) -> Uuid {
-        let millis = now.as_millis().unsigned_abs();
-        let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
-        Uuid::new_v7(uuid::Timestamp::from_unix(&self.event_ids, millis / 1000, nanos))
     }
 
     /// An event of the system's own.
@@ -188,7 +205,7 @@ impl Store {
     ) -> Event {
         Event {
             partition: partition.to_string(),
-            event_id: self.next_event_id(now),
+            event_id: self.event_ids.next(now),
             event_type: event_type.to_owned(),
             actor,
             payload: payload.to_string(),
@@ -282,13 +299,14 @@ async fn pause_after_lost_race() {
 }
 
 /// Errors of the service that pass by themselves. The SDK has already tried again.
-const PASSING: [&str; 6] = [
+const PASSING: [&str; 7] = [
     "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ServiceUnavailable",
     "ThrottlingException",
+    "TransactionConflictException",
 ];
 
 /// An error that DynamoDB answered. Only code and message are kept: an error's item holds digests.

@@ -3,4 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod events;
+mod faults;
 mod heartbeat;
+mod register;
+mod routes;
+mod sweep;
+mod template;
+mod verify;

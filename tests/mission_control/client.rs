@@ -92,7 +92,7 @@ impl<'a> Client<'a> {
     pub async fn send(&self, method: Method, path: &str, body: impl Into<String>) -> Reply {
         let headers: Vec<(&str, &str)> =
             self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.system.send(method, path, &headers, body).await
+        self.system.send(method, path, &headers, body.into()).await
     }
 
     pub async fn get(&self, path: &str) -> Reply {

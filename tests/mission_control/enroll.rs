@@ -44,7 +44,6 @@ fn with_keys(replies: &[Reply]) -> usize {
     replies.iter().filter(|reply| has_key(reply)).count()
 }
 
-/// Issue, Shows 2.
 #[tokio::test]
 async fn a_fleet_that_is_started_again_stays_50_agents() {
     let system = TestSystem::start().await;
@@ -70,7 +69,7 @@ async fn a_fleet_that_is_started_again_stays_50_agents() {
     }
 }
 
-/// Issue: 100 concurrent first heartbeats of one name make one agent, and one answer carries its key.
+/// 100 concurrent first heartbeats of one name make one agent, and one answer carries its key.
 #[tokio::test]
 async fn a_hundred_first_beats_of_one_name_make_one_agent_and_show_one_key() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 6_000).start().await;
@@ -367,7 +366,7 @@ async fn an_agent_may_be_created_saying_offline() {
     }
 }
 
-/// Issue: under the enrollment token the steady heartbeat adds at most one read, remembered for a minute.
+/// Under the enrollment token the steady heartbeat adds at most one read, remembered for a minute.
 #[tokio::test]
 async fn a_steady_beat_by_token_is_one_write_and_at_most_one_read_a_minute() {
     let system = TestSystem::start().await;

@@ -226,7 +226,6 @@ fn shell_blocks(markdown: &str) -> Vec<&str> {
     after.map(|rest| rest.split("```").next().expect("a block")).collect()
 }
 
-/// Issue, Shows 7.
 #[tokio::test]
 async fn the_lines_of_heartbeat_md_keep_a_fresh_agent_online_as_pasted() {
     let system = TestSystem::start().await;

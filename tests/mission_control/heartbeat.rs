@@ -18,7 +18,6 @@ fn by_path(agent: &TestAgent) -> String {
     agent_path(&agent.id, "/heartbeat")
 }
 
-/// Issue, Shows 1.
 #[tokio::test]
 async fn each_curl_form_answers_200_with_15_keys() {
     let system = TestSystem::start().await;
@@ -66,7 +65,7 @@ async fn what_is_not_known_of_an_agent_is_null() {
     );
 }
 
-/// Issue: the steady heartbeat is 1 request and 1 write.
+/// The steady heartbeat is 1 request and 1 write.
 #[tokio::test]
 async fn a_steady_beat_is_one_request_and_one_write_unit() {
     let system = TestSystem::start().await;
@@ -317,7 +316,6 @@ async fn in_every_read(system: &TestSystem, operator: &Client<'_>, agent: &TestA
     statuses
 }
 
-/// Issue, Shows 3.
 #[tokio::test]
 async fn the_agents_own_tolerance_decides_when_it_is_offline_and_announced() {
     let system = TestSystem::start().await;

@@ -52,7 +52,6 @@ fn operators_routes() -> Vec<(Method, String)> {
         .collect()
 }
 
-/// Issue, Shows 5.
 #[tokio::test]
 async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
     let system = TestSystem::start().await;

@@ -26,7 +26,6 @@ async fn beat(system: &TestSystem, agent: &TestAgent) -> u16 {
     Client::x_agent_token(system, &agent.key).touch(OWN_BEAT).await.status
 }
 
-/// Issue, Shows 4.
 #[tokio::test]
 async fn both_keys_work_for_the_overlap_and_then_only_the_new_one() {
     let system = TestSystem::start().await;
@@ -47,7 +46,6 @@ async fn both_keys_work_for_the_overlap_and_then_only_the_new_one() {
     assert_eq!(system.event_types(&new).await.last().map(String::as_str), Some("agent.key_rotated"));
 }
 
-/// Issue, Shows 4.
 #[tokio::test]
 async fn a_rotation_during_20_heartbeats_loses_none_of_them() {
     let system = TestSystem::start().await;
@@ -69,7 +67,6 @@ async fn a_rotation_during_20_heartbeats_loses_none_of_them() {
     assert_eq!(beat(&system, &new).await, 200);
 }
 
-/// Issue, Shows 4.
 #[tokio::test]
 async fn of_two_rotations_at_once_one_wins_and_one_is_409() {
     let system = TestSystem::start().await;

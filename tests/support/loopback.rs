@@ -58,10 +58,9 @@ pub fn whole(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, Broken> {
 pub fn patiently<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(PATIENCE, future).await {
-            Ok(output) => output,
-            Err(_elapsed) => panic!("{caller}: waited {PATIENCE:?} in vain for {what}"),
-        }
+        tokio::time::timeout(PATIENCE, future)
+            .await
+            .unwrap_or_else(|_| panic!("{caller}: waited {PATIENCE:?} in vain for {what}"))
     }
 }
 

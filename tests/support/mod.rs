@@ -17,8 +17,9 @@ use local::{Clock, Database, Options, System};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use shared::app::REQUEST_BUDGET;
 use shared::config::env;
-use shared::store::Endpoint;
+use shared::store::{Endpoint, Timeouts};
 use shared::time::Timestamp;
 use tokio::net::TcpListener;
 
@@ -31,13 +32,27 @@ pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
 #[derive(Clone, Debug)]
 pub struct Setup {
     parameters: BTreeMap<String, String>,
+    timeouts: Timeouts,
+    request_budget: Duration,
 }
+
+/// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
+const PATIENT: Timeouts = Timeouts {
+    connect: Duration::from_secs(30),
+    attempt: Duration::from_secs(30),
+    operation: Duration::from_mins(1),
+};
 
 impl Setup {
     /// Another value for one of the template's parameters.
     pub fn parameter(mut self, name: &str, value: impl ToString) -> Self {
         self.parameters.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// Functions that wait no longer than on Lambda.
+    pub fn impatient(self) -> Self {
+        Self { timeouts: Timeouts::default(), request_budget: REQUEST_BUDGET, ..self }
     }
 
     /// Starts the system.
@@ -51,6 +66,8 @@ impl Setup {
             table_prefix: prefix.clone(),
             clock: Clock::standing_at(START),
             schedules: None,
+            timeouts: self.timeouts,
+            request_budget: self.request_budget,
             ..Options::default()
         };
         let system = System::start(options).await.expect("the system starts");
@@ -58,7 +75,7 @@ impl Setup {
         TestSystem {
             url: format!("http://{}", system.address()),
             dynamodb: client(&engine),
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
             system,
             proxy,
             prefix,
@@ -85,7 +102,8 @@ pub async fn dynamodb_endpoint() -> String {
 /// A client of the tests' own, past the proxy.
 pub fn client(url: &str) -> Client {
     let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
-    Endpoint { url: Some(url.to_owned()), any_credentials, ..Endpoint::from_env() }.client()
+    let url = Some(url.to_owned());
+    Endpoint { url, any_credentials, timeouts: PATIENT, ..Endpoint::from_env() }.client()
 }
 
 /// A running system of a test's own, with a clock that stands still until the test advances it.
@@ -98,6 +116,34 @@ pub struct TestSystem {
     http: reqwest::Client,
     url: String,
     prefix: String,
+}
+
+/// A row as the table has it.
+pub type Row = BTreeMap<String, AttributeValue>;
+
+/// A string attribute.
+pub fn text<'a>(row: &'a Row, name: &str) -> Option<&'a str> {
+    row.get(name)?.as_s().ok().map(String::as_str)
+}
+
+/// A number attribute.
+pub fn number(row: &Row, name: &str) -> Option<i64> {
+    row.get(name)?.as_n().ok()?.parse().ok()
+}
+
+/// A number, to be written.
+pub fn n(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// A string, to be written.
+pub fn s(value: impl ToString) -> AttributeValue {
+    AttributeValue::S(value.to_string())
+}
+
+/// The values of `RateLimit-Policy` and `RateLimit` that an answer should have.
+pub fn quota(policy: &str, limit: u32, remaining: u32, resets_in: u32) -> (String, String) {
+    (format!("\"{policy}\";q={limit};w=60"), format!("\"{policy}\";r={remaining};t={resets_in}"))
 }
 
 /// An answer, read whole.
@@ -136,6 +182,13 @@ impl Reply {
         self.json()["error"]["message"].as_str().expect("a message").to_owned()
     }
 
+    /// The values of `RateLimit-Policy` and `RateLimit`, of a counted answer.
+    #[track_caller]
+    pub fn quota(&self) -> (String, String) {
+        let value = |name| self.header(name).unwrap_or_else(|| panic!("no {name}: {}", self.text)).to_owned();
+        (value("ratelimit-policy"), value("ratelimit"))
+    }
+
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -158,7 +211,8 @@ impl TestSystem {
     /// The same, to be changed before it starts.
     pub fn with() -> Setup {
         let parameters = [("Registration", "open"), ("Approval", "key")];
-        Setup { parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Setup { parameters, timeouts: PATIENT, request_budget: PATIENT.operation }
     }
 
     /// Sends a request with these headers and this body, as it is.
@@ -167,9 +221,9 @@ impl TestSystem {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: impl Into<String>,
+        body: impl Into<reqwest::Body>,
     ) -> Reply {
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body.into());
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -181,6 +235,11 @@ impl TestSystem {
     /// `POST` with a JSON body and no header.
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send(Method::POST, path, &[], body.to_string()).await
+    }
+
+    /// `POST` with a JSON body and these headers.
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Reply {
+        self.send(Method::POST, path, headers, body.to_string()).await
     }
 
     /// `GET` without a header.
@@ -200,6 +259,26 @@ impl TestSystem {
         let agent = self.registered(name).await;
         self.post("/api/agents/verify", &json!({ "apiKey": agent.key })).await.data();
         agent
+    }
+
+    /// A registration, as it is.
+    pub async fn register(&self, body: &Value) -> Reply {
+        self.post("/api/agents/register", body).await
+    }
+
+    /// A verification by this key, in the body.
+    pub async fn verify(&self, key: &str) -> Reply {
+        self.post("/api/agents/verify", &json!({ "apiKey": key })).await
+    }
+
+    /// Posts one event, or a batch, with the agent's key in a header.
+    pub async fn post_events(&self, agent: &TestAgent, body: &Value) -> Reply {
+        self.post_with("/api/agents/events", &[("x-agent-token", &agent.key)], body).await
+    }
+
+    /// Posts an event without a payload.
+    pub async fn post_event(&self, agent: &TestAgent, event: &str) -> Reply {
+        self.post_events(agent, &json!({ "event": event })).await
     }
 
     /// A heartbeat in the envelope.
@@ -239,13 +318,25 @@ impl TestSystem {
         minted["token"].as_str().expect("a token").to_owned()
     }
 
+    /// A new enrollment token for all boards, with these fields besides.
+    pub async fn enrollment_token(&self, fields: Value) -> String {
+        let mut request = json!({ "kind": "enrollment" });
+        if fields.get("board_id").is_none() {
+            request["all_boards"] = true.into();
+        }
+        for (name, value) in fields.as_object().expect("fields") {
+            request[name] = value.clone();
+        }
+        self.mint(&request).await["token"].as_str().expect("a token").to_owned()
+    }
+
     /// The name of a table, by its logical id in the template.
     pub fn table(&self, logical_id: &str) -> String {
         format!("{}-{logical_id}", self.prefix)
     }
 
     /// An agent's row, straight from the table.
-    pub async fn row(&self, agent: &TestAgent) -> BTreeMap<String, AttributeValue> {
+    pub async fn row(&self, agent: &TestAgent) -> Row {
         let request = self.dynamodb.get_item().table_name(self.table("AgentsTable")).consistent_read(true);
         let output =
             request.key("agent_id", AttributeValue::S(agent.id.clone())).send().await.expect("a row");
@@ -253,7 +344,7 @@ impl TestSystem {
     }
 
     /// The rows of a partition of the events table, oldest first, markers included.
-    pub async fn event_rows(&self, partition: &str) -> Vec<BTreeMap<String, AttributeValue>> {
+    pub async fn event_rows(&self, partition: &str) -> Vec<Row> {
         let mut pages = self
             .dynamodb
             .query()
@@ -271,10 +362,49 @@ impl TestSystem {
         rows
     }
 
+    /// All rows of a table, by its logical id in the template.
+    pub async fn rows(&self, logical_id: &str) -> Vec<Row> {
+        let request = self.dynamodb.scan().table_name(self.table(logical_id)).consistent_read(true);
+        let mut pages = request.into_paginator().items().send();
+        let mut rows = Vec::new();
+        while let Some(row) = pages.next().await {
+            rows.push(row.expect("a row").into_iter().collect());
+        }
+        rows
+    }
+
+    /// Sets an attribute of an agent's row, past all rules.
+    pub async fn set(&self, agent: &TestAgent, attribute: &str, value: AttributeValue) {
+        let request = self.dynamodb.update_item().table_name(self.table("AgentsTable"));
+        let request = request.key("agent_id", AttributeValue::S(agent.id.clone()));
+        let request = request.update_expression("SET #attribute = :value");
+        let request = request.expression_attribute_names("#attribute", attribute);
+        request.expression_attribute_values(":value", value).send().await.expect("an update");
+    }
+
+    /// The rows of an agent's events of one type, oldest first.
+    pub async fn events_of(&self, agent: &TestAgent, event_type: &str) -> Vec<Row> {
+        let mut rows = self.event_rows(&agent.id).await;
+        rows.retain(|row| text(row, "event_type") == Some(event_type));
+        rows
+    }
+
+    /// The payloads of an agent's events of one type, oldest first.
+    pub async fn payloads(&self, agent: &TestAgent, event_type: &str) -> Vec<Value> {
+        let payload = |row| serde_json::from_str(text(row, "payload").expect("a payload")).expect("JSON");
+        self.events_of(agent, event_type).await.iter().map(payload).collect()
+    }
+
     /// The types of an agent's events, oldest first.
     pub async fn event_types(&self, agent: &TestAgent) -> Vec<String> {
         let rows = self.event_rows(&agent.id).await;
-        let text = |value: &AttributeValue| value.as_s().expect("a string").clone();
-        rows.iter().filter_map(|row| row.get("event_type").map(text)).collect()
+        rows.iter().filter_map(|row| text(row, "event_type")).map(str::to_owned).collect()
+    }
+
+    /// The same in the order of the alphabet, for what happened at once.
+    pub async fn sorted_event_types(&self, agent: &TestAgent) -> Vec<String> {
+        let mut types = self.event_types(agent).await;
+        types.sort();
+        types
     }
 }

@@ -212,10 +212,8 @@ impl LambdaProcess {
         let find = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
         let what = format!("a log line with {text:?}");
         let lines = patiently(&what, logs.wait_for(|lines| find(lines).is_some())).await;
-        match lines {
-            Ok(lines) => find(&lines).expect("the line that was waited for"),
-            Err(_closed) => panic!("the process ended without {what}"),
-        }
+        let lines = lines.unwrap_or_else(|_| panic!("the process ended without {what}"));
+        find(&lines).expect("the line that was waited for")
     }
 
     /// Waits until the process has ended by itself.

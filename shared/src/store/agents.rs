@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Transact
 use serde_json::json;
 use uuid::Uuid;
 
+use super::listing::listing_attributes;
 use super::{Call, Claim, Item, RACES, Store, StoreError, Transaction, config_json};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
 use crate::agent::{Agent, AgentId, AgentName, AgentState, HeartbeatConfig};
@@ -205,7 +206,7 @@ impl Store {
         one_off: Option<&TokenRow>,
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
-        row.extend(self.listing_attributes(agent));
+        row.extend(listing_attributes(agent));
         let put = Put::builder()
             .table_name(&self.tables.agents)
             .set_item(Some(row))

@@ -63,15 +63,19 @@ struct Change {
 }
 
 impl Change {
-    /// A change of `agent` as it was read. Its `updated_at` tells any two changes apart, even in one
-    /// millisecond; heartbeats do not touch it.
+    /// A change of `agent` as it was read: heartbeats touch neither `updated_at` nor the state. Two changes in
+    /// one millisecond are told apart, since each moves `updated_at` on.
     fn of(agent: &Agent, event_type: &'static str, now: Timestamp) -> Self {
         let updated_at = now.max(agent.updated_at.plus(Duration::from_millis(1)));
         Self {
-            conditions: vec!["updated_at = :seen"],
+            conditions: vec!["updated_at = :seen", "agent_state = :seen_state"],
             set: vec!["updated_at = :updated_at"],
             remove: Vec::new(),
-            values: vec![(":seen", moment(agent.updated_at)), (":updated_at", moment(updated_at))],
+            values: vec![
+                (":seen", moment(agent.updated_at)),
+                (":seen_state", string(agent.agent_state.as_str())),
+                (":updated_at", moment(updated_at)),
+            ],
             event_type,
             payload: Value::Null,
             after: Agent { updated_at, ..agent.clone() },
@@ -362,10 +366,9 @@ impl Store {
 /// The change of a key: conditional on the key that was read, whatever else changes meanwhile.
 fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
     let mut change = Change::of(agent, kind::AGENT_KEY_ROTATED, now);
-    change.conditions = vec!["key_digest = :seen", "agent_state = :state"];
+    change.conditions = vec!["key_digest = :seen", "agent_state = :seen_state"];
     change.values.retain(|(name, _)| *name != ":seen");
     change.values.push((":seen", binary(&agent.key_digest)));
-    change.values.push((":state", string(agent.agent_state.as_str())));
     change.set("key_digest = :digest", ":digest", binary(&digest));
     change.after.key_digest = digest;
     let ends = (!overlap.is_zero()).then(|| now.plus(overlap));

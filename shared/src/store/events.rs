@@ -111,7 +111,7 @@ impl Store {
         for (place, posting) in postings.into_iter().enumerate() {
             let event = Event {
                 partition: agent_id.to_string(),
-                event_id: self.next_event_id(now),
+                event_id: self.event_ids.next(now),
                 event_type: posting.event_type,
                 actor: Actor::Agent,
                 payload: posting.payload,
@@ -141,21 +141,28 @@ impl Store {
     }
 
     async fn put_one(&self, event: &Event) -> Result<Uuid, StoreError> {
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.tables.events)
-            .set_item(Some(to_item(event)?))
-            .condition_expression("attribute_not_exists(event_id)");
-        match request.send().await {
-            Ok(_) => Ok(event.event_id),
-            Err(SdkError::ServiceError(refused)) => match refused.into_err() {
-                // The id was drawn for this call: only its own first sending can have stored it.
-                PutItemError::ConditionalCheckFailedException(_) => Ok(event.event_id),
-                error => Err(service_failure(&error)),
-            },
-            Err(error) => Err(failure(&error)),
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
+            }
+            let request = self
+                .client
+                .put_item()
+                .table_name(&self.tables.events)
+                .set_item(Some(to_item(event)?))
+                .condition_expression("attribute_not_exists(event_id)");
+            match request.send().await {
+                Ok(_) => return Ok(event.event_id),
+                Err(SdkError::ServiceError(refused)) => match refused.into_err() {
+                    // The id was drawn for this call: only its own first sending can have stored it.
+                    PutItemError::ConditionalCheckFailedException(_) => return Ok(event.event_id),
+                    PutItemError::TransactionConflictException(_) => {}
+                    error => return Err(service_failure(&error)),
+                },
+                Err(error) => return Err(failure(&error)),
+            }
         }
+        Err(StoreError::Contended)
     }
 
     async fn put_batch(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<Uuid, StoreError>)> {

@@ -61,14 +61,13 @@ struct Place {
     agent_id: String,
 }
 
-impl Store {
-    /// The attributes by which the index lists an agent.
-    #[expect(clippy::unused_self, reason = "the rows' other attributes come from the store as well")]
-    pub(super) fn listing_attributes(&self, agent: &Agent) -> Item {
-        let listing_key = format!("{:013}#{}", agent.created_at.as_millis(), agent.agent_id);
-        Item::from([("listing".to_owned(), string(LISTING)), ("listing_key".to_owned(), string(listing_key))])
-    }
+/// The attributes by which the index lists an agent.
+pub(crate) fn listing_attributes(agent: &Agent) -> Item {
+    let listing_key = format!("{:013}#{}", agent.created_at.as_millis(), agent.agent_id);
+    Item::from([("listing".to_owned(), string(LISTING)), ("listing_key".to_owned(), string(listing_key))])
+}
 
+impl Store {
     /// At most `limit` agents that follow `cursor`. Looks at a bounded number of rows, so with a rare status a
     /// page may be short and still have a next one.
     ///

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Item, Store, StoreError, Transaction};
 use super::{broken, failure, from_item, moment, string, transact};
-use crate::agent::{AgentState, FIRST_BEAT_GRACE, LEASE_GRACE, Lease, Overdue};
+use crate::agent::{AgentState, LEASE_GRACE, Lease, Overdue};
 use crate::event::{Actor, kind};
 use crate::time::Timestamp;
 
@@ -171,7 +171,7 @@ impl Store {
                 if Instant::now() >= settings.stop_at {
                     return None;
                 }
-                Some((due_for(reason, now), self.announce(&lease, reason, now).await))
+                Some((due_for(&lease, reason, now), self.announce(&lease, reason, now).await))
             })
             .buffer_unordered(settings.announcements);
         let mut in_time = true;
@@ -236,9 +236,9 @@ fn silence(lease: &Lease, expired: Timestamp) -> Value {
 }
 
 /// How long a transition has been due.
-fn due_for(overdue: Overdue, now: Timestamp) -> Duration {
+fn due_for(lease: &Lease, overdue: Overdue, now: Timestamp) -> Duration {
     match overdue {
-        Overdue::Silent { lease } => now.since(lease),
-        Overdue::NeverSeen { verified } => now.since(verified).saturating_sub(FIRST_BEAT_GRACE),
+        Overdue::Silent { lease: expired } => now.since(expired),
+        Overdue::NeverSeen { verified } => now.since(verified).saturating_sub(lease.first_beat_grace()),
     }
 }

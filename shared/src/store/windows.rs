@@ -1,6 +1,6 @@
 //! Rate-limit windows of callers that have no row of their own.
 
-use super::{Store, StoreError, Write, number, string, update};
+use super::{RACES, Store, StoreError, Write, number, pause_after_lost_race, string, update};
 use crate::rate_limit::{Policy, Quota, WINDOW, Window};
 use crate::time::Timestamp;
 
@@ -10,7 +10,7 @@ impl Store {
     /// The key names the window, so no counter is ever reset; its row goes a window after its end.
     ///
     /// # Errors
-    /// DynamoDB does not answer, or refuses.
+    /// [`StoreError::Contended`] after [`RACES`] lost races.
     pub async fn count_call(
         &self,
         policy: Policy,
@@ -19,25 +19,32 @@ impl Store {
         now: Timestamp,
     ) -> Result<Result<Quota, Quota>, StoreError> {
         let window = Window::at(now);
-        let request = self
-            .client
-            .update_item()
-            .table_name(&self.tables.windows)
-            .key("window_id", string(format!("{}#{address}#{}", policy.as_str(), window.number())))
-            .condition_expression("attribute_not_exists(calls) OR calls < :limit")
-            .update_expression("SET expires_at = :expires_at ADD calls :one")
-            .expression_attribute_values(":limit", number(limit))
-            .expression_attribute_values(":expires_at", number(window.ends_at().plus(WINDOW).as_seconds()))
-            .expression_attribute_values(":one", number(1));
-        match update(request).await? {
-            Write::Applied(row) => {
-                let calls = row.get("calls").and_then(|calls| calls.as_n().ok()?.parse().ok());
-                let used = calls.ok_or_else(|| StoreError::Broken("a window without calls".to_owned()))?;
-                Ok(Ok(Quota::after(policy, limit, used, now)))
+        let expires_at = window.ends_at().plus(WINDOW).as_seconds();
+        for race in 0..=RACES {
+            if race > 0 {
+                pause_after_lost_race().await;
             }
-            Write::Refused(_) => Ok(Err(Quota::after(policy, limit, limit, now))),
-            // No transaction touches this table, so nobody but an outage gets here.
-            Write::Conflicted => Err(StoreError::Contended),
+            let request = self
+                .client
+                .update_item()
+                .table_name(&self.tables.windows)
+                .key("window_id", string(format!("{}#{address}#{}", policy.as_str(), window.number())))
+                .condition_expression("attribute_not_exists(calls) OR calls < :limit")
+                .update_expression("SET expires_at = :expires_at ADD calls :one")
+                .expression_attribute_values(":limit", number(limit))
+                .expression_attribute_values(":expires_at", number(expires_at))
+                .expression_attribute_values(":one", number(1));
+            match update(request).await? {
+                Write::Applied(row) => {
+                    let calls = row.get("calls").and_then(|calls| calls.as_n().ok()?.parse().ok());
+                    let used =
+                        calls.ok_or_else(|| StoreError::Broken("a window without calls".to_owned()))?;
+                    return Ok(Ok(Quota::after(policy, limit, used, now)));
+                }
+                Write::Refused(_) => return Ok(Err(Quota::after(policy, limit, limit, now))),
+                Write::Conflicted => {}
+            }
         }
+        Err(StoreError::Contended)
     }
 }

@@ -1,0 +1,299 @@
+//! The template is the system: its routes, functions, tables and environment are those of the code.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use local::template::{Route, Template};
+use shared::app::REQUEST_BUDGET;
+use shared::config::Config;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(name)).expect("a file of the repository")
+}
+
+fn template() -> Template {
+    let parameters = [("Registration", "open"), ("Approval", "key")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Template::read("template.yaml", &file("template.yaml"), &parameters, &|id| format!("test-{id}"))
+        .expect("a template that is understood")
+}
+
+/// The template's text for each function, by logical id: from its line to the next one as far to the left.
+fn function_blocks() -> BTreeMap<String, String> {
+    let mut blocks: BTreeMap<String, String> = BTreeMap::new();
+    let mut current = None;
+    let text = file("template.yaml");
+    for line in text.lines().skip_while(|line| *line != "Resources:") {
+        let is_head =
+            line.starts_with("  ") && !line.starts_with("   ") && !line.trim_start().starts_with('#');
+        if is_head {
+            current =
+                line.trim().strip_suffix(':').filter(|name| name.ends_with("Function")).map(str::to_owned);
+        }
+        if let Some(name) = &current {
+            let block = blocks.entry(name.clone()).or_default();
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    blocks
+}
+
+#[test]
+fn the_templates_routes_are_the_codes() {
+    let mut declared = BTreeSet::new();
+    for function in template().functions {
+        for route in function.routes {
+            match route {
+                Route::Default => assert_eq!(function.binary, "fallback"),
+                Route::Exact { method, path } => {
+                    declared.insert((method, path, function.binary.clone()));
+                }
+            }
+        }
+    }
+    let in_code: BTreeSet<_> = rollcall::ROUTES
+        .iter()
+        .map(|(method, path, binary)| ((*method).to_owned(), (*path).to_owned(), (*binary).to_owned()))
+        .collect();
+    assert_eq!(in_code.len(), rollcall::ROUTES.len(), "no route twice");
+    assert_eq!(declared, in_code);
+}
+
+#[test]
+fn what_no_route_takes_has_a_function() {
+    let functions = template().functions;
+    let default = functions.iter().filter(|function| function.routes.contains(&Route::Default));
+    assert_eq!(default.map(|function| function.binary.as_str()).collect::<Vec<_>>(), ["fallback"]);
+}
+
+#[test]
+fn the_templates_functions_are_the_binaries() {
+    let functions = template().functions;
+    let declared: BTreeSet<_> = functions.iter().map(|function| function.binary.clone()).collect();
+    assert_eq!(declared.len(), functions.len(), "one function per binary");
+
+    let files = std::fs::read_dir(Path::new(ROOT).join("functions/bin")).unwrap();
+    let files: BTreeSet<_> =
+        files.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(declared, files);
+
+    let manifest = file("Cargo.toml");
+    let sections = manifest.split("[[bin]]").skip(1);
+    let binaries: BTreeSet<_> = sections
+        .map(|section| {
+            let value = |key: &str| {
+                let line = section.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+                line.and_then(|rest| rest.strip_suffix('"')).expect("a value").to_owned()
+            };
+            assert_eq!(value("path"), format!("functions/bin/{}.rs", value("name")));
+            value("name")
+        })
+        .collect();
+    assert_eq!(declared, binaries);
+
+    for binary in &declared {
+        assert!(rollcall::function(binary).is_some(), "{binary} cannot be hosted");
+    }
+}
+
+#[test]
+fn every_binary_serves_its_own_function() {
+    for function in template().functions {
+        let main = file(&format!("functions/bin/{}.rs", function.binary));
+        assert!(main.contains(&format!("rollcall::{}::", function.binary.replace('-', "_"))), "{main}");
+        let is_endpoint =
+            matches!(rollcall::function(&function.binary), Some(rollcall::Function::Endpoint(_)));
+        assert_eq!(is_endpoint, !function.routes.is_empty(), "{}", function.binary);
+        assert_eq!(is_endpoint, main.contains("::serve("), "{main}");
+    }
+}
+
+#[test]
+fn a_functions_environment_is_what_its_configuration_reads() {
+    for function in template().functions {
+        let read = RefCell::new(BTreeSet::new());
+        let lookup = |name: &str| {
+            read.borrow_mut().insert(name.to_owned());
+            function.environment.get(name).cloned()
+        };
+        Config::read(lookup).unwrap_or_else(|error| panic!("{}: {error}", function.binary));
+        let declared: BTreeSet<_> = function.environment.keys().cloned().collect();
+        assert_eq!(declared, read.into_inner(), "{}", function.binary);
+    }
+}
+
+#[test]
+fn the_tables_are_those_of_the_design() {
+    let template = template();
+    let tables: Vec<_> = template
+        .tables
+        .iter()
+        .map(|table| {
+            let keys = table.key_schema.iter().map(|key| (key.attribute.as_str(), key.key_type.as_str()));
+            (table.logical_id.as_str(), keys.collect::<Vec<_>>(), table.stream_view_type.as_deref())
+        })
+        .collect();
+    assert_eq!(
+        tables,
+        [
+            ("AgentsTable", vec![("agent_id", "HASH")], None),
+            ("EventsTable", vec![("agent_id", "HASH"), ("event_id", "RANGE")], Some("NEW_IMAGE")),
+            ("WindowsTable", vec![("window_id", "HASH")], None),
+            ("TokensTable", vec![("token_id", "HASH")], None),
+        ]
+    );
+    for table in &template.tables {
+        assert_eq!(table.ttl_attribute.as_deref(), Some("expires_at"), "{}", table.logical_id);
+    }
+    let indexes: Vec<_> = template
+        .tables
+        .iter()
+        .flat_map(|table| {
+            table.global_secondary_indexes.iter().map(|index| (table.logical_id.as_str(), index))
+        })
+        .map(|(table, index)| (table, index.name.as_str(), index.projection_type.as_str()))
+        .collect();
+    assert_eq!(indexes, [("AgentsTable", "by_age", "INCLUDE"), ("TokensTable", "by_age", "ALL")]);
+    let agents = &template.tables[0].global_secondary_indexes[0];
+    let keys: Vec<_> = agents.key_schema.iter().map(|key| key.attribute.as_str()).collect();
+    assert_eq!(keys, ["listing", "listing_key"], "no heartbeat may touch an index");
+    assert_eq!(agents.non_key_attributes, ["board_id", "expires_at"], "no heartbeat may touch an index");
+    for function in template.functions {
+        let names = ["AGENTS_TABLE", "EVENTS_TABLE", "WINDOWS_TABLE", "TOKENS_TABLE"];
+        let names = names.map(|name| function.environment[name].as_str());
+        assert_eq!(names, ["test-AgentsTable", "test-EventsTable", "test-WindowsTable", "test-TokensTable"]);
+    }
+}
+
+#[test]
+fn the_tables_have_no_fixed_names() {
+    let text = file("template.yaml");
+    let fixed = text.lines().find(|line| line.trim_start().starts_with("TableName:"));
+    assert_eq!(fixed, None, "a retained table would block a new stack");
+}
+
+#[test]
+fn an_endpoint_answers_before_its_function_times_out() {
+    for function in template().functions {
+        if !function.routes.is_empty() {
+            assert!(function.timeout > REQUEST_BUDGET, "{}: {:?}", function.binary, function.timeout);
+        }
+    }
+}
+
+#[test]
+fn the_sweep_runs_every_minute_and_nothing_else_is_scheduled() {
+    for function in template().functions {
+        let every: Vec<_> = function.schedules.iter().map(|schedule| schedule.every).collect();
+        let expected: &[Duration] = if function.binary == "sweep" { &[Duration::from_mins(1)] } else { &[] };
+        assert_eq!(every, expected, "{}", function.binary);
+    }
+}
+
+#[test]
+fn only_the_sweep_may_scan_and_nobody_may_do_everything() {
+    let blocks = function_blocks();
+    assert_eq!(blocks.len(), template().functions.len());
+    for (name, block) in &blocks {
+        assert_eq!(block.contains("dynamodb:Scan"), name == "SweepFunction", "{name}");
+        for line in block.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            assert!(!line.contains('*'), "{name}: {line}");
+        }
+        assert!(!block.contains("dynamodb:DeleteTable"), "{name}");
+    }
+}
+
+/// A statement of a policy allows actions on tables; every function's statements, as (table, action).
+fn permissions(block: &str) -> BTreeSet<(String, String)> {
+    let after_policies = block.split("Policies:").nth(1).unwrap_or_default();
+    let mut allowed = BTreeSet::new();
+    for statement in after_policies.split("Effect: Allow").skip(1) {
+        let actions = statement.split("dynamodb:").skip(1);
+        let actions =
+            actions.map(|rest| rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>());
+        let resource = statement.split("Resource: ").nth(1).expect("a table");
+        let resource = resource.trim_start_matches("!GetAtt ").trim_start_matches("!Sub \"${");
+        let table: String = resource.chars().take_while(char::is_ascii_alphanumeric).collect();
+        let table = if resource.contains("/index/by_age") { format!("{table}/by_age") } else { table };
+        allowed.extend(actions.map(|action| (table.clone(), action)));
+    }
+    allowed
+}
+
+/// Whoever knows operators reads their tokens, and notes their last use.
+const OPERATORS: (&str, &[&str]) = ("TokensTable", &["GetItem", "UpdateItem"]);
+
+#[test]
+fn every_function_may_do_what_its_calls_need_and_no_more() {
+    let expected = |name: &str| -> &[(&str, &[&str])] {
+        match name {
+            "RegisterFunction" => &[
+                ("AgentsTable", &["PutItem"]),
+                ("EventsTable", &["PutItem"]),
+                ("WindowsTable", &["UpdateItem"]),
+                ("TokensTable", &["GetItem", "UpdateItem"]),
+            ],
+            "VerifyFunction" => &[
+                ("AgentsTable", &["GetItem", "UpdateItem"]),
+                ("EventsTable", &["PutItem"]),
+                ("WindowsTable", &["UpdateItem"]),
+                OPERATORS,
+            ],
+            "EventsFunction" => {
+                &[("AgentsTable", &["UpdateItem"]), ("EventsTable", &["PutItem", "BatchWriteItem"])]
+            }
+            "HealthFunction" | "AgentHealthzFunction" => &[("AgentsTable", &["GetItem"])],
+            "FallbackFunction" => &[],
+            "SweepFunction" => &[("AgentsTable", &["Scan", "UpdateItem"]), ("EventsTable", &["PutItem"])],
+            "MintTokenFunction" => &[("TokensTable", &["GetItem", "PutItem"]), ("EventsTable", &["PutItem"])],
+            "EnrollFunction" => &[
+                ("AgentsTable", &["GetItem", "PutItem", "UpdateItem"]),
+                ("EventsTable", &["PutItem"]),
+                OPERATORS,
+            ],
+            "HeartbeatFunction"
+            | "UpdateAgentFunction"
+            | "ApproveFunction"
+            | "RevokeFunction"
+            | "RestoreFunction"
+            | "RotateKeyFunction" => {
+                &[("AgentsTable", &["GetItem", "UpdateItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
+            }
+            "DeleteAgentFunction" => {
+                &[("AgentsTable", &["GetItem", "DeleteItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
+            }
+            "CreateAgentFunction" => {
+                &[("AgentsTable", &["PutItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
+            }
+            "GetAgentFunction" | "UsageFunction" | "WorkspaceFunction" => {
+                &[("AgentsTable", &["GetItem"]), OPERATORS]
+            }
+            "ListAgentsFunction" => {
+                &[("AgentsTable", &["BatchGetItem"]), ("AgentsTable/by_age", &["Query"]), OPERATORS]
+            }
+            "ListEventsFunction" => &[("AgentsTable", &["GetItem"]), ("EventsTable", &["Query"]), OPERATORS],
+            "CreateTokenFunction" => {
+                &[("TokensTable", &["GetItem", "PutItem", "UpdateItem"]), ("EventsTable", &["PutItem"])]
+            }
+            "ListTokensFunction" => &[OPERATORS, ("TokensTable/by_age", &["Query"])],
+            "DeleteTokenFunction" => {
+                &[("TokensTable", &["GetItem", "UpdateItem", "DeleteItem"]), ("EventsTable", &["PutItem"])]
+            }
+            other => panic!("say here what {other} may do"),
+        }
+    };
+    for (name, block) in function_blocks() {
+        let expected: BTreeSet<_> = expected(&name)
+            .iter()
+            .flat_map(|(table, actions)| {
+                actions.iter().map(move |action| ((*table).to_owned(), (*action).to_owned()))
+            })
+            .collect();
+        assert_eq!(permissions(&block), expected, "{name}");
+    }
+}

@@ -1,0 +1,278 @@
+//! The functions behind the API.
+
+use std::collections::BTreeSet;
+
+use lambda_http::Body;
+use lambda_http::http::Request;
+use serde_json::{Value, json};
+use shared::answer::Answer;
+use shared::app::App;
+use shared::config::Config;
+use shared::error::ApiError;
+use shared::event::EventIds;
+use shared::lambda::respond;
+use shared::time::Timestamp;
+
+use crate::deployment::{
+    Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, request, with_header,
+};
+use crate::support::TestAgent;
+use crate::support::dynamodb_proxy::{Fault, When};
+
+fn agent_in(registered: &Value) -> TestAgent {
+    let text = |field: &str| registered[field].as_str().expect("a string").to_owned();
+    TestAgent { id: text("agentId"), key: text("apiKey") }
+}
+
+#[tokio::test]
+async fn an_agent_lives_through_the_binaries() {
+    let deployment = Deployment::start().await;
+
+    let register = deployment.function("register").await;
+    let registered = call(&register, fixture("apigw-v2-register.json")).await;
+    assert_eq!(registered.data()["status"], "pending");
+    assert_eq!(registered.header("content-type"), Some("application/json"));
+    assert_eq!(registered.header("x-request-id"), Some("HZyQJj2goAMEPKA="), "API Gateway's own id");
+    let agent = agent_in(&registered.data());
+    assert_eq!(deployment.system.row(&agent).await["agent_name"].as_s().unwrap(), "researcher-1");
+
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let early = call(&heartbeat, beat.clone()).await;
+    assert_eq!(early.refusal(), (401, "UNAUTHORIZED".to_owned()));
+    assert_eq!(early.header("www-authenticate"), Some("Bearer"));
+
+    let verify = deployment.function("verify").await;
+    let verified = call(&verify, post("/api/agents/verify", &json!({ "apiKey": agent.key }))).await;
+    assert_eq!(verified.data(), json!({ "agentId": agent.id, "status": "active" }));
+
+    let beaten = call(&heartbeat, beat).await.data();
+    assert_eq!(beaten["agentId"], agent.id.as_str());
+    assert_eq!(beaten["intervalSeconds"], 60, "the fixture's own heartbeatConfig");
+    let row = deployment.system.row(&agent).await;
+    let moment = |name: &str| row[name].as_n().unwrap().parse::<i64>().unwrap();
+    assert_eq!(moment("lease_expires_at") - moment("last_seen_at"), 180_000);
+
+    let events = deployment.function("events").await;
+    let event = json!({ "event": "tool_call", "payload": { "tool": "search" } });
+    let event = with_header(post("/api/agents/events", &event), "x-agent-token", &agent.key);
+    let posted = call(&events, event).await.data();
+    assert_eq!(posted["payload"], json!({ "tool": "search" }));
+    assert!(deployment.system.event_types(&agent).await.contains(&"tool_call".to_owned()));
+
+    let health = deployment.function("health").await;
+    assert_eq!(call(&health, fixture("apigw-v2-health.json")).await.json(), json!({ "ok": true }));
+    assert_eq!(call(&health, request("GET", "/readyz")).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_no_route_takes_is_answered_in_the_contract_of_its_path() {
+    let deployment = Deployment::start().await;
+    let fallback = deployment.function("fallback").await;
+    let unknown = call(&fallback, request("GET", "/api/agents/nowhere")).await;
+    assert_eq!(unknown.refusal(), (404, "NOT_FOUND".to_owned()));
+    let method = call(&fallback, request("DELETE", "/api/agents/heartbeat")).await;
+    assert_eq!(method.refusal(), (405, "METHOD_NOT_ALLOWED".to_owned()));
+    assert_eq!(method.header("allow"), Some("POST"));
+    let other_contract = call(&fallback, request("GET", "/api/v1/nowhere")).await;
+    assert_eq!(other_contract.status, 404);
+    assert!(other_contract.json().get("ok").is_none(), "{}", other_contract.text);
+    let preflight = call(&fallback, request("OPTIONS", "/api/agents/heartbeat")).await;
+    assert_eq!((preflight.status, preflight.text.as_str()), (204, ""));
+    let tally = deployment.system.proxy.take();
+    assert_eq!(tally.requests(), 0, "{:?}", tally.operations());
+}
+
+#[tokio::test]
+async fn a_body_in_base64_is_read_like_any_other() {
+    let deployment = Deployment::start().await;
+    let register = deployment.function("register").await;
+    let agent = agent_in(&call(&register, fixture("apigw-v2-register-base64.json")).await.data());
+    assert_eq!(deployment.system.row(&agent).await["agent_name"].as_s().unwrap(), "forscher-ü");
+}
+
+#[tokio::test]
+async fn an_event_without_body_headers_and_query_is_bad_input_and_no_failure() {
+    let deployment = Deployment::start().await;
+    let register = deployment.function("register").await;
+    let reply = call(&register, fixture("apigw-v2-missing-fields.json")).await;
+    assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
+    assert_eq!(reply.header("x-request-id"), Some("HZyQMiXaIAMEJcQ="));
+}
+
+#[tokio::test]
+async fn one_process_answers_one_invocation_after_the_other() {
+    let deployment = Deployment::start().await;
+    let register = deployment.function("register").await;
+    let mut keys = BTreeSet::new();
+    for name in ["first", "second", "third"] {
+        let reply = call(&register, post("/api/agents/register", &json!({ "name": name }))).await;
+        keys.insert(agent_in(&reply.data()).key);
+    }
+    assert_eq!(keys.len(), 3, "each agent has a key of its own");
+    assert!(register.is_alive());
+}
+
+#[tokio::test]
+async fn an_event_of_the_wrong_kind_is_an_error_of_its_own_invocation() {
+    let deployment = Deployment::start().await;
+    let unknown_key = json!({ "apiKey": "0".repeat(48), "status": "healthy", "event": "tool_call" });
+    for (binary, next, status) in [
+        ("register", fixture("apigw-v2-register.json"), 200),
+        ("verify", post("/api/agents/verify", &unknown_key), 401),
+        ("heartbeat", post("/api/agents/heartbeat", &unknown_key), 401),
+        ("events", post("/api/agents/events", &unknown_key), 401),
+        ("health", fixture("apigw-v2-health.json"), 200),
+        ("fallback", request("GET", "/nowhere"), 404),
+    ] {
+        let lambda = deployment.function(binary).await;
+        for (sender, event) in events_of_the_wrong_kind() {
+            let invocation = lambda.invoke(event).await;
+            assert!(invocation.is_error(), "{binary} answered an event of {sender}: {invocation:?}");
+        }
+        assert_eq!(call(&lambda, next).await.status, status, "{binary}, after events of the wrong kind");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_deployment_is_a_bare_500_and_not_the_end_of_the_process() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("steady").await;
+    let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
+    let beat =
+        |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
+    // Only to say `offline` takes the table that is missing.
+    let broken = call(&heartbeat, with_header(beat("offline"), "x-request-id", "mine-7")).await;
+    assert_eq!(
+        broken.json(),
+        json!({
+            "ok": false,
+            "error": { "code": "INTERNAL", "message": "internal error" },
+        })
+    );
+    assert_eq!((broken.status, broken.header("x-request-id")), (500, Some("mine-7")));
+    assert_eq!(call(&heartbeat, beat("healthy")).await.data()["status"], "healthy");
+
+    heartbeat.stop().await;
+    let records = log_records(&heartbeat);
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!((&records[0]["level"], &records[0]["request_id"]), (&json!("ERROR"), &json!("mine-7")));
+    let cause = records[0]["cause"].as_str().expect("a cause");
+    assert!(cause.contains("ResourceNotFoundException"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_in_the_contract_of_the_path() {
+    async fn bug(_: &'static App, _: Request<Body>, _: Timestamp) -> Result<Answer, ApiError> {
+        panic!("at the disco")
+    }
+    let deployment = Deployment::start().await;
+    let environment = deployment.environment("register");
+    let config = Config::read(|name| environment.get(name).cloned()).expect("the configuration");
+    let app: &App =
+        Box::leak(Box::new(App::new(config, deployment.system.dynamodb.clone(), EventIds::default())));
+    for (path, text) in [
+        (
+            "/api/agents/register",
+            json!({
+                "ok": false,
+                "error": { "code": "INTERNAL", "message": "internal error" },
+            }),
+        ),
+        ("/api/v1/agents", Value::Null),
+    ] {
+        let event = Request::post(path).body(Body::Empty).expect("a request");
+        let response = respond(app, &shared::lambda::endpoint(bug), event, Timestamp::now()).await;
+        assert_eq!(response.status(), 500, "{path}");
+        let Body::Text(body) = response.body() else { panic!("{path}: {:?}", response.body()) };
+        assert!(!body.contains("disco"), "{path}: {body}");
+        let body: Value = serde_json::from_str(body).expect("JSON");
+        assert!(text.is_null() || text == body, "{path}: {body}");
+    }
+}
+
+/// Two windows hold at most as many of them as three calls: whenever the minute ends, one of three is too many.
+#[tokio::test]
+async fn callers_without_a_row_are_counted_by_the_address_that_api_gateway_saw() {
+    let deployment = Deployment::with(&[("RegisterLimitPerIp", "1")]).await;
+    let register = deployment.function("register").await;
+    let from = |address: &str| {
+        let mut event = fixture("apigw-v2-register.json");
+        event["requestContext"]["http"]["sourceIp"] = json!(address);
+        event
+    };
+    let mut refused = Vec::new();
+    for spoofed in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        let reply = call(&register, with_header(from("203.0.113.7"), "x-forwarded-for", spoofed)).await;
+        assert_eq!(reply.header("ratelimit-policy"), Some("\"register\";q=1;w=60"));
+        if reply.status == 429 {
+            refused.push(reply);
+        }
+    }
+    assert!(!refused.is_empty(), "three registrations from one address, and one a minute is allowed");
+    for reply in refused {
+        assert_eq!(reply.refusal(), (429, "RATE_LIMIT".to_owned()));
+        let seconds: u64 = reply.header("retry-after").expect("Retry-After").parse().expect("seconds");
+        assert!((1..=60).contains(&seconds), "{seconds}");
+    }
+    call(&register, from("2001:db8:1:2::3")).await.data();
+
+    let windows = deployment.system.dynamodb.scan().table_name(deployment.system.table("WindowsTable"));
+    let rows = windows.send().await.expect("the windows").items.unwrap_or_default();
+    let key = |row: &std::collections::HashMap<_, aws_sdk_dynamodb::types::AttributeValue>| {
+        let id = row["window_id"].as_s().expect("a string").clone();
+        id.rsplit_once('#').expect("the window's number").0.to_owned()
+    };
+    let counted: BTreeSet<String> = rows.iter().map(key).collect();
+    assert_eq!(counted, ["register#2001:db8:1:2::/64", "register#203.0.113.7"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_its_own_entry_of_x_forwarded_for_counts() {
+    let deployment = Deployment::with(&[("RegisterLimitPerIp", "1"), ("TrustedProxyHops", "1")]).await;
+    let register = deployment.function("register").await;
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        let event = with_header(fixture("apigw-v2-register.json"), "x-forwarded-for", address);
+        call(&register, event).await.data();
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_64_kib_is_refused_without_the_database() {
+    let deployment = Deployment::start().await;
+    let register = deployment.function("register").await;
+    deployment.system.proxy.take();
+    let body = json!({ "name": "large", "padding": "x".repeat(64 * 1024) });
+    let reply = call(&register, post("/api/agents/register", &body)).await;
+    assert_eq!(reply.refusal(), (413, "PAYLOAD_TOO_LARGE".to_owned()));
+    assert_eq!(deployment.system.proxy.take().requests(), 0);
+}
+
+#[tokio::test]
+async fn a_throttled_database_is_a_503_that_says_when_to_come_back() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("steady").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    for fault in [Fault::Throttled, Fault::ThroughputExceeded, Fault::InternalError, Fault::DropRequest] {
+        let throttled = deployment.system.proxy.inject(When::writes(), fault.clone());
+        let reply = call(&heartbeat, beat.clone()).await;
+        assert_eq!(reply.refusal(), (503, "UNAVAILABLE".to_owned()), "{fault:?}");
+        assert_eq!(reply.header("retry-after"), Some("2"), "{fault:?}");
+        assert!(throttled.hits() >= 2, "{fault:?}: the SDK tries again, {} times", throttled.hits());
+        throttled.clear();
+        call(&heartbeat, beat.clone()).await.data();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_never_answers_is_a_503_and_no_hang() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("patient").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let silence = deployment.system.proxy.inject(When::always(), Fault::Hang);
+    assert_eq!(call(&heartbeat, beat.clone()).await.refusal(), (503, "UNAVAILABLE".to_owned()));
+    silence.clear();
+    call(&heartbeat, beat).await.data();
+}

@@ -1,0 +1,212 @@
+//! A function's process: how it starts, what it logs, and what it survives.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::deployment::{
+    BINARIES, Deployment, call, executable, fixture, log_records, post, request, with_header,
+};
+use crate::support::dynamodb_proxy::{Fault, When};
+use crate::support::runtime_api::LambdaProcess;
+
+#[tokio::test]
+async fn a_broken_environment_ends_every_function_with_one_line_that_names_the_variable() {
+    let deployment = Deployment::start().await;
+    for (binary, executable) in BINARIES {
+        let mut environment = deployment.environment(binary);
+        environment.insert("APPROVAL".to_owned(), "maybe".to_owned());
+        let lambda = LambdaProcess::start(executable, &environment).await;
+        refuses_to_start(&lambda, "APPROVAL").await;
+    }
+}
+
+#[tokio::test]
+async fn no_variable_of_the_template_has_a_silent_default() {
+    let deployment = Deployment::start().await;
+    let whole = deployment.environment("heartbeat");
+    for missing in whole.keys().filter(|name| *name != "AWS_ENDPOINT_URL_DYNAMODB") {
+        let mut environment = whole.clone();
+        environment.remove(missing);
+        let lambda = LambdaProcess::start(executable("heartbeat"), &environment).await;
+        refuses_to_start(&lambda, missing).await;
+    }
+}
+
+async fn refuses_to_start(lambda: &LambdaProcess, variable: &str) {
+    assert!(!lambda.is_alive(), "it runs without a good {variable}");
+    assert!(!lambda.ended().await.success(), "{variable}");
+    assert_eq!(lambda.polls(), 0, "{variable}: it asked for an invocation");
+    let records = log_records(lambda);
+    assert_eq!(records.len(), 1, "{variable}: {records:?}");
+    assert_eq!(records[0]["level"], "ERROR");
+    let error = records[0]["error"].as_str().expect("the error");
+    assert!(error.starts_with(&format!("{variable}: ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_successful_heartbeat_leaves_no_log_line() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("quiet").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    for _ in 0..3 {
+        call(&heartbeat, beat.clone()).await.data();
+    }
+    heartbeat.stop().await;
+    assert_eq!(heartbeat.logs(), Vec::<String>::new());
+}
+
+/// An event of the wrong kind is logged by the runtime, a job's failure too.
+#[tokio::test]
+async fn what_fails_in_an_invocation_is_logged_with_lambdas_request_id() {
+    let deployment = Deployment::start().await;
+    let sweep = deployment.function("sweep").await;
+    let register = deployment.function("register").await;
+    let unavailable = deployment.system.proxy.inject(When::always(), Fault::Throttled);
+    for lambda in [&sweep, &register] {
+        assert!(lambda.invoke(fixture("sqs-event.json")).await.is_error());
+    }
+    assert!(sweep.invoke(fixture("scheduler-sweep.json")).await.is_error());
+    assert_eq!(call(&register, fixture("apigw-v2-register.json")).await.status, 503);
+    unavailable.clear();
+    for lambda in [sweep, register] {
+        lambda.stop().await;
+        let records = log_records(&lambda);
+        let ids: Vec<_> = records.iter().map(|record| record["span"]["requestId"].clone()).collect();
+        let of_invocation = |count: u64| format!("00000000-0000-4000-8000-{count:012x}");
+        assert_eq!(ids, [of_invocation(1), of_invocation(2)], "{records:?}");
+    }
+}
+
+/// Both kinds of line that an endpoint writes by itself: for a broken deployment, and for an outage.
+#[tokio::test]
+async fn every_log_line_is_one_json_object_with_level_time_message_and_request() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("loud").await;
+    let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
+    let beat =
+        |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
+    assert_eq!(call(&heartbeat, with_header(beat("offline"), "x-request-id", "one")).await.status, 500);
+    deployment.system.proxy.inject(When::writes().times(3), Fault::Throttled);
+    assert_eq!(call(&heartbeat, with_header(beat("healthy"), "x-request-id", "two")).await.status, 503);
+    heartbeat.stop().await;
+    let records = log_records(&heartbeat);
+    let of = |name: &str| records.iter().map(|record| record[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("request_id"), ["one", "two"]);
+    assert_eq!(of("level"), ["ERROR", "WARN"]);
+    assert_eq!(of("message"), ["internal error", "unavailable"]);
+    assert!(of("timestamp").iter().all(Value::is_string), "{records:?}");
+}
+
+#[tokio::test]
+async fn no_credential_reaches_the_log_at_any_level() {
+    let deployment = Deployment::with(&[("Registration", "enrollment"), ("Approval", "operator")]).await;
+    for level in ["INFO", "DEBUG", "TRACE"] {
+        let loud = async |binary: &str, changes: &[(&str, &str)]| {
+            let changes = [&[("AWS_LAMBDA_LOG_LEVEL", level)], changes].concat();
+            deployment.function_with(binary, &changes).await
+        };
+        let mint = loud("mint-token", &[]).await;
+        let minted = async |input| {
+            let minted = mint.invoke(input).await.answer();
+            minted["token"].as_str().expect("a token").to_owned()
+        };
+        let operator = minted(json!({ "kind": "operator" })).await;
+        let enrollment = minted(json!({ "kind": "enrollment", "all_boards": true })).await;
+        let register = loud("register", &[]).await;
+        let registration = post("/api/agents/register", &json!({ "name": "secretive" }));
+        let registration = with_header(registration, "x-agent-token", &enrollment);
+        let registered = call(&register, registration).await.data();
+        let key = registered["apiKey"].as_str().expect("a key").to_owned();
+        let verify = loud("verify", &[]).await;
+        let verification = post("/api/agents/verify", &json!({ "apiKey": key }));
+        let approved = with_header(verification, "authorization", &format!("Bearer {operator}"));
+        call(&verify, approved).await.data();
+
+        // A key in every place, through a success, a refusal, a failure and an outage.
+        let heartbeat = loud("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
+        let in_body =
+            |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": key, "status": status }));
+        let in_header = |name: &str, value: &str| {
+            with_header(post("/api/agents/heartbeat", &json!({ "status": "healthy" })), name, value)
+        };
+        assert_eq!(call(&heartbeat, in_body("healthy")).await.status, 200);
+        assert_eq!(call(&heartbeat, in_header("x-agent-token", &key)).await.status, 200);
+        assert_eq!(call(&heartbeat, in_header("authorization", &format!("Bearer {key}"))).await.status, 200);
+        assert_eq!(call(&heartbeat, in_body("sleepy")).await.status, 400);
+        assert_eq!(call(&heartbeat, in_body("offline")).await.status, 500);
+        let outage = deployment.system.proxy.inject(When::writes(), Fault::InternalError);
+        assert_eq!(call(&heartbeat, in_body("healthy")).await.status, 503);
+        outage.clear();
+        let misdirected = json!({ "Records": [{ "body": key }], "authorization": operator });
+        assert!(heartbeat.invoke(misdirected.clone()).await.is_error());
+        assert!(mint.invoke(json!({ "kind": "operator", "label": 7, "key": key })).await.is_error());
+
+        for lambda in [mint, register, verify, heartbeat] {
+            lambda.stop().await;
+            // The second half of a key is its secret; the first is public.
+            let secrets = [&key[16..], &operator[20..], &enrollment[20..]];
+            for line in lambda.logs() {
+                let leaked = secrets.iter().any(|secret| line.contains(secret));
+                assert!(!leaked, "at {level} a credential is logged: {line}");
+            }
+            log_records(&lambda);
+        }
+    }
+}
+
+/// Lambda freezes an idle environment; meanwhile the database hangs up, and the process does not see it.
+#[tokio::test]
+async fn a_connection_that_died_while_the_process_was_frozen_costs_no_request() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("frozen").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    call(&heartbeat, beat.clone()).await.data();
+
+    heartbeat.ready().await;
+    signal(&heartbeat, "-STOP");
+    deployment.system.proxy.close().await;
+    deployment.system.proxy.reopen();
+    // It thaws for an invocation that is there already.
+    let (reply, ()) = tokio::join!(call(&heartbeat, beat), async { signal(&heartbeat, "-CONT") });
+    reply.data();
+}
+
+#[tokio::test]
+async fn an_outage_is_over_with_the_first_request_after_it() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("patient").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let health = deployment.function("health").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    deployment.system.proxy.close().await;
+    let refused = call(&heartbeat, beat.clone()).await;
+    assert_eq!(refused.refusal(), (503, "UNAVAILABLE".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("2"));
+    assert_eq!(call(&health, request("GET", "/readyz")).await.status, 503);
+    assert_eq!(call(&health, fixture("apigw-v2-health.json")).await.status, 200);
+    deployment.system.proxy.reopen();
+    call(&heartbeat, beat).await.data();
+    assert_eq!(call(&health, request("GET", "/readyz")).await.status, 200);
+}
+
+#[tokio::test]
+async fn one_answer_that_is_lost_costs_no_request() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("lossy").await;
+    let heartbeat = deployment.function("heartbeat").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    for fault in [Fault::DropRequest, Fault::DropAnswer, Fault::Hang, Fault::Throttled] {
+        let lost = deployment.system.proxy.inject(When::writes().times(1), fault.clone());
+        let reply = call(&heartbeat, beat.clone()).await;
+        assert_eq!(reply.status, 200, "{fault:?}: {}", reply.text);
+        assert_eq!(lost.hits(), 1, "{fault:?}");
+    }
+}
+
+fn signal(lambda: &LambdaProcess, signal: &str) {
+    let sent = Command::new("kill").args([signal, &lambda.pid().to_string()]).status();
+    assert!(sent.expect("kill").success(), "kill {signal}");
+}
