@@ -43,6 +43,7 @@ fn ids(replies: &[Reply]) -> BTreeSet<String> {
 fn with_keys(replies: &[Reply]) -> usize {
     replies.iter().filter(|reply| has_key(reply)).count()
 }
+
 #[tokio::test]
 async fn a_fleet_that_is_started_again_stays_50_agents() {
     let system = TestSystem::start().await;

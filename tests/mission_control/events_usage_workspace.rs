@@ -225,6 +225,7 @@ fn shell_blocks(markdown: &str) -> Vec<&str> {
     let after = markdown.split("```sh\n").skip(1);
     after.map(|rest| rest.split("```").next().expect("a block")).collect()
 }
+
 #[tokio::test]
 async fn the_lines_of_heartbeat_md_keep_a_fresh_agent_online_as_pasted() {
     let system = TestSystem::start().await;

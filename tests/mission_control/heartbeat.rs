@@ -17,6 +17,7 @@ const OWN_HEALTH: &str = "/api/v1/agent/healthz";
 fn by_path(agent: &TestAgent) -> String {
     agent_path(&agent.id, "/heartbeat")
 }
+
 #[tokio::test]
 async fn each_curl_form_answers_200_with_15_keys() {
     let system = TestSystem::start().await;
@@ -314,6 +315,7 @@ async fn in_every_read(system: &TestSystem, operator: &Client<'_>, agent: &TestA
     }
     statuses
 }
+
 #[tokio::test]
 async fn the_agents_own_tolerance_decides_when_it_is_offline_and_announced() {
     let system = TestSystem::start().await;

@@ -248,6 +248,7 @@ fn cost(tally: &Tally) -> (BTreeMap<String, usize>, f64) {
     }
     (operations, tally.read_units() - tally.calls()[0].read_units())
 }
+
 #[tokio::test]
 async fn a_page_of_200_of_10_000_costs_the_same_wherever_it_is() {
     let system = TestSystem::start().await;
@@ -275,6 +276,19 @@ async fn a_page_of_200_of_10_000_costs_the_same_wherever_it_is() {
     }
     // The page after the last agent is empty: 1 Query, half a read unit.
     assert_eq!(*last, (BTreeMap::from([("Query".to_owned(), 1)]), 0.5));
+    // By offset it costs what the fleet is large: for the total the whole index is read, 1,000 keys and 20 read
+    // units a Query; with a status every row as well.
+    let by_offset =
+        |batches| BTreeMap::from([("BatchGetItem".to_owned(), batches), ("Query".to_owned(), 11)]);
+    for (query, expected) in [
+        ("limit=200", (by_offset(2), 400.5)),
+        ("offset=9800", (by_offset(2), 400.5)),
+        ("status=error", (by_offset(101), 10_210.5)),
+    ] {
+        system.proxy.take();
+        list(&operator, query).await;
+        assert_eq!(cost(&system.proxy.take()), expected, "{query}");
+    }
 }
 
 /// A page reads a bounded number of rows whatever the filter. It also takes few requests.

@@ -51,6 +51,7 @@ fn operators_routes() -> Vec<(Method, String)> {
         .map(|(method, path)| (method.parse().expect("a method"), path))
         .collect()
 }
+
 #[tokio::test]
 async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
     let system = TestSystem::start().await;

@@ -25,6 +25,7 @@ async fn rotate(operator: &Client<'_>, agent: &TestAgent, overlap: u64) -> TestA
 async fn beat(system: &TestSystem, agent: &TestAgent) -> u16 {
     Client::x_agent_token(system, &agent.key).touch(OWN_BEAT).await.status
 }
+
 #[tokio::test]
 async fn both_keys_work_for_the_overlap_and_then_only_the_new_one() {
     let system = TestSystem::start().await;
@@ -44,6 +45,7 @@ async fn both_keys_work_for_the_overlap_and_then_only_the_new_one() {
     assert_eq!(refused(&Client::bearer(&system, &old.key).get("/api/v1/agent/healthz").await), 401);
     assert_eq!(system.event_types(&new).await.last().map(String::as_str), Some("agent.key_rotated"));
 }
+
 #[tokio::test]
 async fn a_rotation_during_20_heartbeats_loses_none_of_them() {
     let system = TestSystem::start().await;
@@ -64,6 +66,7 @@ async fn a_rotation_during_20_heartbeats_loses_none_of_them() {
     }
     assert_eq!(beat(&system, &new).await, 200);
 }
+
 #[tokio::test]
 async fn of_two_rotations_at_once_one_wins_and_one_is_409() {
     let system = TestSystem::start().await;
