@@ -2,7 +2,7 @@
 
 use lambda_http::Request;
 use shared::answer::{Answer, Outcome};
-use shared::app::App;
+use shared::app::{App, NO_SUCH_AGENT};
 use shared::contract::mission_control::requests;
 use shared::error::ApiError;
 use shared::time::Timestamp;
@@ -17,8 +17,11 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let list = requests::list_events(&request)?;
     let event_type = list.event_type.as_deref();
     let page = app.store.events_before(agent_id, event_type, list.before, list.limit, now).await?;
-    if page.events.is_empty() && list.before.is_none() && page.next.is_none() {
-        app.existing(agent_id, now).await?;
+    if page.events.is_empty() && app.store.agent(agent_id, now).await?.is_none() {
+        let any = app.store.events_before(agent_id, None, None, 1, now).await?;
+        if any.events.is_empty() {
+            return Err(NO_SUCH_AGENT.into());
+        }
     }
     Ok(Outcome::Events(page).into())
 }

@@ -11,12 +11,13 @@ use shared::event::Actor;
 use shared::time::Timestamp;
 use shared::workspace::{Workspace, base_url};
 
-/// Rotates an agent's key.
+/// Rotates an agent's key. What agents rotate for themselves is limited.
 ///
 /// # Errors
 /// See [`App::operator`], [`App::agent_of_key`] and [`done`]; 403 for a previous key, 409 when another rotation
 /// was faster, 400 or 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let mut quota = None;
     let (agent, overlap, actor) = match Contract::of(request.uri().path()).rotation(&request)? {
         Rotation::Own { key, overlap } => {
             let agent = app.agent_of_key(&key, now).await?;
@@ -25,6 +26,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
                     ErrorKind::Forbidden("a previous key does not rotate: use the current one").into()
                 );
             }
+            quota = Some(app.count_rotation(&agent, now).await?);
             (agent, overlap, Actor::Agent)
         }
         Rotation::ByOperator { body } => {
@@ -37,5 +39,5 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let (agent, key) = done(app.store.rotate_key(&agent, overlap, actor, now).await?)?;
     let wanted = requests::wants_workspace(&request);
     let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
-    Ok(Outcome::WithKey(agent, key, files).into())
+    Ok(Answer { outcome: Outcome::WithKey(agent, key, files), quota })
 }

@@ -23,7 +23,7 @@ use shared::time::Timestamp;
 /// address, 400 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let key = envelope::verification(&request)?;
-    app.refuse_guessing(&request, now)?;
+    app.refuse_guessing(&request, &key, now).await?;
     let approver = match app.config.approval {
         Approval::Key => None,
         Approval::Operator if !auth::presents_approval(request.headers()) => {

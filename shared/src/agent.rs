@@ -100,6 +100,12 @@ impl AgentState {
             Self::Revoked => "revoked",
         }
     }
+
+    /// Reads the word; `None` for any other.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Pending, Self::Active, Self::Revoked].into_iter().find(|state| state.as_str() == text)
+    }
 }
 
 /// What an agent says of itself. Liveness is what the clock says; the two are never mixed.
@@ -361,12 +367,14 @@ impl Agent {
     }
 
     /// Health and liveness in one word, as Mission Control shows an agent: `provisioning` if it was never seen,
-    /// `offline` if its lease is over or it said so, else what it last said, else `online`.
+    /// `offline` if it was seen longer ago than its tolerance or said so, else what it last said, else `online`.
+    ///
+    /// The lease says the same, except after a restore, which gives the sweep patience and nobody a heartbeat.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> &'static str {
-        match (self.lease_expires_at, self.health) {
+        match (self.last_seen_at, self.health) {
             (None, _) => "provisioning",
-            (Some(lease), _) if lease < now => "offline",
+            (Some(seen), _) if seen.plus(self.tolerance()) < now => "offline",
             (Some(_), Some(health)) => health.as_str(),
             (Some(_), None) => "online",
         }

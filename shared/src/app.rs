@@ -19,7 +19,7 @@ use crate::event::{Actor, EventIds};
 use crate::rate_limit::{Policy, Quota};
 use crate::refusals::{Refusals, Remembered};
 use crate::source_address::source_address;
-use crate::store::{Call, Caller, Changed, CheckIn, Endpoint, Store};
+use crate::store::{Call, Caller, Changed, CheckIn, Endpoint, Store, Verification};
 use crate::time::Timestamp;
 use crate::token::TokenRow;
 use crate::token_memory::TokenMemory;
@@ -28,7 +28,8 @@ use crate::token_memory::TokenMemory;
 pub const REQUEST_BUDGET: Duration = Duration::from_secs(6);
 
 const UNKNOWN_KEY: ErrorKind = ErrorKind::Unauthorized("unknown API key");
-const NO_SUCH_AGENT: ErrorKind = ErrorKind::NotFound("no such agent");
+/// There is no agent with this id.
+pub const NO_SUCH_AGENT: ErrorKind = ErrorKind::NotFound("no such agent");
 
 /// Built once at cold start.
 #[derive(Debug)]
@@ -126,12 +127,37 @@ impl App {
         self.count(&address, Policy::Registrations, self.config.register_limit, now).await
     }
 
-    /// Refuses an address whose verifications failed too often in this window, as far as this environment knows.
+    /// Refuses an unknown key from an address whose verifications failed too often in this window, as far as this
+    /// environment knows: one read. Nobody's failures lock out the good keys of their neighbours.
     ///
     /// # Errors
-    /// 429 over the limit.
-    pub fn refuse_guessing(&self, request: &Request, now: Timestamp) -> Result<(), ApiError> {
-        self.refuse_if_over_limit(&self.source_address(request), Policy::FailedVerifications, now)
+    /// 429 over the limit, 503 without a database.
+    pub async fn refuse_guessing(
+        &self,
+        request: &Request,
+        key: &ApiKey,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let address = self.source_address(request);
+        let Err(refused) = self.refuse_if_over_limit(&address, Policy::FailedVerifications, now) else {
+            return Ok(());
+        };
+        let agent = self.store.agent(AgentId::of_key(key), now).await?;
+        match Verification::of(agent.as_ref(), key, now) {
+            Verification::UnknownKey => Err(refused),
+            Verification::Active(_) | Verification::Inactive(_) => Ok(()),
+        }
+    }
+
+    /// Counts a rotation that an agent makes for itself, by its id: each one leaves an event.
+    ///
+    /// # Errors
+    /// 429 over the limit, 503 without a database.
+    pub async fn count_rotation(&self, agent: &Agent, now: Timestamp) -> Result<Quota, ApiError> {
+        let (agent_id, limit) = (agent.agent_id.to_string(), self.config.rate_limit);
+        let limit = agent.rate_limit_per_minute.unwrap_or(limit);
+        self.refuse_if_over_limit(&agent_id, Policy::Rotations, now)?;
+        self.count(&agent_id, Policy::Rotations, limit, now).await
     }
 
     /// Counts a failed verification against its address.

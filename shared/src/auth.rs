@@ -84,13 +84,14 @@ pub fn agent_key(headers: &HeaderMap, in_body: Option<ApiKey>) -> Result<ApiKey,
 }
 
 /// The credential of a route that takes several kinds: `X-Agent-Token` if it is not empty, else `Authorization:
-/// Bearer`.
+/// Bearer`. An operator's token counts only as the latter.
 ///
 /// # Errors
-/// There is none, or one of no credential's form.
+/// There is none, or one of no credential's form or in the wrong place.
 pub fn credential(headers: &HeaderMap) -> Result<Credential, Denied> {
     match x_agent_token(headers) {
         Err(Denied::Missing) => bearer(headers),
+        Ok(Credential::Token(token)) if token.kind() == TokenKind::Operator => Err(Denied::WrongKind),
         presented => presented,
     }
 }

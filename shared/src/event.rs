@@ -152,6 +152,29 @@ pub struct Posting {
 /// The longest payload of one event, in bytes as sent.
 pub const PAYLOAD_LIMIT: usize = 16 * 1024;
 
+/// How deep a payload may be nested. Readers of events have limits of their own; Python's is the lowest.
+pub const DEPTH_LIMIT: usize = 128;
+
+/// How deep JSON text is nested.
+#[must_use]
+pub fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// The row that makes a posting with an id of its own idempotent: it holds the id of the event that was stored.
 ///
 /// It lives in the agent's partition. Its sort key begins with `id#`, which no `UUIDv7` does, and sorts after
@@ -236,6 +259,13 @@ mod tests {
         }
         for name in ["", "a b", "é", "agent.offline", "token.created", "a/b", &"x".repeat(101)] {
             assert!(check_type(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_of_texts() {
+        for (json, expected) in [("1", 0), ("[]", 1), (r#"{"a": [1, {}]}"#, 3), (r#"["[[\"[", "\\"]"#, 1)] {
+            assert_eq!(depth(json), expected, "{json}");
         }
     }
 

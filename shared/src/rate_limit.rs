@@ -61,6 +61,8 @@ pub enum Policy {
     Registrations,
     /// Refused verifications from one address.
     FailedVerifications,
+    /// Rotations that one agent makes for itself.
+    Rotations,
 }
 
 impl Policy {
@@ -72,6 +74,7 @@ impl Policy {
             Self::Events => "events",
             Self::Registrations => "register",
             Self::FailedVerifications => "verify",
+            Self::Rotations => "rotate",
         }
     }
 }

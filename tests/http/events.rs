@@ -71,7 +71,7 @@ async fn the_key_may_be_in_the_body() {
 async fn a_payload_is_kept_just_as_it_was_sent() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    let deep = format!("{}{}", "[".repeat(8_000), "]".repeat(8_000));
+    let deep = format!("{}{}", "[".repeat(128), "]".repeat(128));
     for payload in [
         "null",
         "true",
@@ -102,6 +102,21 @@ async fn a_payload_is_kept_just_as_it_was_sent() {
     let reply = post_text(&system, &agent, r#"{"event": "e"}"#).await;
     assert_eq!(reply.data()["payload"], Value::Null, "absent is null");
     assert_eq!(text(posted(&system, &agent).await.last().unwrap(), "payload"), Some("null"));
+}
+
+#[tokio::test]
+async fn a_payload_is_nested_at_most_128_deep() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    let body = format!(
+        r#"{{"apiKey": "{}", "event": "e", "payload": {}{}}}"#,
+        agent.key,
+        "[".repeat(129),
+        "]".repeat(129)
+    );
+    let reply = system.send(reqwest::Method::POST, "/api/agents/events", &[], body).await;
+    assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
+    assert_eq!(reply.message(), "payload: must be nested at most 128 deep");
 }
 
 #[tokio::test]

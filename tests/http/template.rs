@@ -238,12 +238,6 @@ fn every_function_may_do_what_its_calls_need_and_no_more() {
                 ("WindowsTable", &["UpdateItem"]),
                 ("TokensTable", &["GetItem", "UpdateItem"]),
             ],
-            "VerifyFunction" => &[
-                ("AgentsTable", &["GetItem", "UpdateItem"]),
-                ("EventsTable", &["PutItem"]),
-                ("WindowsTable", &["UpdateItem"]),
-                OPERATORS,
-            ],
             "EventsFunction" => {
                 &[("AgentsTable", &["UpdateItem"]), ("EventsTable", &["PutItem", "BatchWriteItem"])]
             }
@@ -256,12 +250,17 @@ fn every_function_may_do_what_its_calls_need_and_no_more() {
                 ("EventsTable", &["PutItem"]),
                 OPERATORS,
             ],
+            "VerifyFunction" | "RotateKeyFunction" => &[
+                ("AgentsTable", &["GetItem", "UpdateItem"]),
+                ("EventsTable", &["PutItem"]),
+                ("WindowsTable", &["UpdateItem"]),
+                OPERATORS,
+            ],
             "HeartbeatFunction"
             | "UpdateAgentFunction"
             | "ApproveFunction"
             | "RevokeFunction"
-            | "RestoreFunction"
-            | "RotateKeyFunction" => {
+            | "RestoreFunction" => {
                 &[("AgentsTable", &["GetItem", "UpdateItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
             }
             "DeleteAgentFunction" => {

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use futures_util::future::{BoxFuture, FutureExt, join};
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::{BoxFuture, FutureExt, join, join_all};
 use serde_json::{Value, json};
 
 use super::client::{
@@ -16,13 +15,9 @@ use super::client::{
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, TestSystem};
 
-/// How many requests are on their way at once. Unoptimized, and beside other tests, system and engine together
-/// take longer for more of them than the SDK waits.
-const AT_ONCE: usize = if cfg!(debug_assertions) { 16 } else { 100 };
-
-/// Sends all of them, so many at once, and waits for every answer.
+/// Sends all of them at once, and waits for every answer.
 async fn at_once<'a>(requests: impl Iterator<Item = BoxFuture<'a, Reply>>) -> Vec<Reply> {
-    stream::iter(requests).buffer_unordered(AT_ONCE).collect().await
+    join_all(requests).await
 }
 
 async fn start_fleet(system: &TestSystem, token: &str, size: usize) -> Vec<Reply> {
@@ -254,6 +249,8 @@ async fn an_agent_that_nobody_approved_may_not_beat_until_an_operator_approves()
     let own = Client::x_agent_token(&system, &agent.key);
     assert_eq!(refused(&client.beat_as("candidate").await), 403);
     assert_eq!(refused(&own.touch(OWN_BEAT).await), 403);
+    let verify = system.post("/api/agents/verify", &json!({ "apiKey": agent.key })).await;
+    assert_eq!(verify.refusal(), (403, "APPROVAL_REQUIRED".to_owned()), "its own key is no approval");
     assert!(!system.row(&agent).await.contains_key("last_seen_at"));
     let operator = Client::operator(&system).await;
     system.advance(SECOND);

@@ -27,7 +27,7 @@ fn names(list: &Value) -> Vec<String> {
 
 /// The place of the next page, as a query takes it.
 fn next(list: &Value) -> Option<String> {
-    list["next"].as_str().map(|next| next.replace('#', "%23"))
+    list["next"].as_str().map(str::to_owned)
 }
 
 #[tokio::test]
@@ -50,6 +50,22 @@ async fn agents_are_listed_newest_first_with_offset_and_total() {
     let beyond = list(&operator, "offset=7").await;
     assert_eq!((names(&beyond).len(), &beyond["total"]), (0, &json!(5)));
     assert_eq!(names(&list(&operator, "limit=2&offset=4").await), ["a"]);
+}
+
+#[tokio::test]
+async fn lists_are_filtered_by_state_which_no_status_tells() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    system.registered("waits").await;
+    let revoked = operator.create(&json!({ "name": "out" })).await;
+    operator.touch(&agent_path(&revoked.id, "/revoke")).await;
+    operator.create(&json!({ "name": "in" })).await;
+    for (state, name) in [("pending", "waits"), ("active", "in"), ("revoked", "out")] {
+        let by_offset = list(&operator, &format!("state={state}")).await;
+        assert_eq!((names(&by_offset), &by_offset["total"]), (vec![name.to_owned()], &json!(1)), "{state}");
+        assert_eq!(names(&list(&operator, &format!("state={state}&cursor=")).await), [name], "{state}");
+    }
+    assert_eq!(invalid(&operator.get(&format!("{AGENTS}?state=asleep")).await), "query.state");
 }
 
 #[tokio::test]
@@ -215,7 +231,7 @@ fn row(number: usize) -> HashMap<String, AttributeValue> {
         ("verified_at", millis(created)),
         ("updated_at", millis(created)),
         ("listing", string("agents")),
-        ("listing_key", string(&format!("{created:013}#{id}"))),
+        ("listing_key", string(&format!("{created:013}.{id}"))),
     ]);
     // One in a thousand says that something is wrong.
     if number % 1_000 == 999 {

@@ -480,7 +480,7 @@ async fn a_restored_agent_has_its_tolerance_or_five_minutes_for_its_next_beat() 
         agent_read(&operator.touch(&agent_path(&agent.id, "/revoke")).await);
         system.advance(Duration::from_hours(24));
         let shown = agent_read(&operator.touch(&agent_path(&agent.id, "/restore")).await);
-        assert_eq!(shown["status"], "online");
+        assert_eq!(shown["status"], "offline", "a restore is no heartbeat");
         assert_eq!(operator.show(&agent).await, shown);
         let row = system.row(&agent).await;
         assert!(!row.contains_key("offline_since"));
@@ -492,6 +492,18 @@ async fn a_restored_agent_has_its_tolerance_or_five_minutes_for_its_next_beat() 
         system.sweep().await;
         assert!(system.row(&agent).await.contains_key("offline_since"));
     }
+}
+
+#[tokio::test]
+async fn an_operators_token_counts_only_as_bearer() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    let misplaced = Client::x_agent_token(&system, &system.operator_token().await);
+    assert_eq!(refused(&misplaced.get(&agent_path(&agent.id, "")).await), 403);
+    assert_eq!(refused(&misplaced.touch(&agent_path(&agent.id, "/heartbeat")).await), 403);
+    assert_eq!(refused(&misplaced.beat_as("b").await), 403);
+    assert_eq!(refused(&misplaced.get(AGENTS).await), 401);
 }
 
 #[tokio::test]

@@ -27,6 +27,21 @@ async fn beat(system: &TestSystem, agent: &TestAgent) -> u16 {
 }
 
 #[tokio::test]
+async fn an_agents_own_rotations_are_limited() {
+    let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
+    let mut agent = system.verified("a").await;
+    for remaining in ["\"rotate\";r=1;t=30", "\"rotate\";r=0;t=30"] {
+        let reply = system.post(OWN_ROTATION, &json!({ "apiKey": agent.key })).await;
+        assert_eq!(reply.header("ratelimit"), Some(remaining));
+        agent.key = text(&reply.data(), "apiKey");
+    }
+    let reply = system.post(OWN_ROTATION, &json!({ "apiKey": agent.key })).await;
+    assert_eq!(reply.refusal(), (429, "RATE_LIMIT".to_owned()));
+    system.advance(Duration::from_secs(30));
+    system.post(OWN_ROTATION, &json!({ "apiKey": agent.key })).await.data();
+}
+
+#[tokio::test]
 async fn both_keys_work_for_the_overlap_and_then_only_the_new_one() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;

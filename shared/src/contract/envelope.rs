@@ -13,7 +13,7 @@ use crate::contract::mission_control::requests::overlap;
 use crate::contract::{Heartbeat, Rotation};
 use crate::credential::{ApiKey, Credential};
 use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::event::{PAYLOAD_LIMIT, Posting, check_own_id, check_type};
+use crate::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
 use crate::json::Object;
 use crate::store::{Claim, NewAgent};
 use crate::time::Timestamp;
@@ -135,6 +135,9 @@ fn posting(body: &Object<'_>) -> Result<Posting, ErrorKind> {
     if payload.len() > PAYLOAD_LIMIT {
         let problem = format!("{}: must have at most 16 KiB", body.path("payload"));
         return Err(ErrorKind::PayloadTooLarge(problem.into()));
+    }
+    if depth(payload) > DEPTH_LIMIT {
+        return Err(body.invalid("payload", "must be nested at most 128 deep").into());
     }
     let own_id = body.string("id")?;
     if let Some(own_id) = &own_id {

@@ -237,7 +237,8 @@ impl Store {
         Ok(TransactWriteItem::builder().update(update.build().map_err(broken)?).build())
     }
 
-    /// Makes a pending agent active, with its event. Verifying an active agent again changes nothing.
+    /// Makes a pending agent active, with its event. Verifying an active agent again changes nothing. An agent
+    /// that an enrollment token created unapproved does not verify itself.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] lost races.
@@ -252,6 +253,13 @@ impl Store {
             "before": { "state": AgentState::Pending },
             "after": { "state": AgentState::Active },
         });
+        let mut condition = "key_digest = :digest \
+                             AND agent_state = :pending \
+                             AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)"
+            .to_owned();
+        if actor == Actor::Agent {
+            condition.push_str(" AND attribute_not_exists(enrollment_namespace)");
+        }
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
@@ -259,11 +267,7 @@ impl Store {
             let activate = Update::builder()
                 .table_name(&self.tables.agents)
                 .key("agent_id", string(agent_id))
-                .condition_expression(
-                    "key_digest = :digest \
-                     AND agent_state = :pending \
-                     AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)",
-                )
+                .condition_expression(&condition)
                 .update_expression(
                     "SET agent_state = :active, verified_at = :now, updated_at = :now \
                      REMOVE expires_at",

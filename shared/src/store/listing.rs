@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use super::{Item, Store, StoreError, broken, failure, from_item, number, string};
-use crate::agent::{Agent, AgentId};
+use crate::agent::{Agent, AgentId, AgentState};
 use crate::time::Timestamp;
 
 /// The index, and the one value of its partition key.
@@ -38,11 +38,19 @@ pub struct AgentFilter {
     pub board_id: Option<Uuid>,
     /// Only those with this status, as Mission Control shows it.
     pub status: Option<String>,
+    /// Only those in this state: the status does not tell who waits for approval or is revoked.
+    pub state: Option<AgentState>,
 }
 
 impl AgentFilter {
+    /// Whether the index alone cannot tell.
+    const fn needs_rows(&self) -> bool {
+        self.status.is_some() || self.state.is_some()
+    }
+
     fn admits(&self, agent: &Agent, now: Timestamp) -> bool {
         self.status.as_deref().is_none_or(|status| agent.status(now) == status)
+            && self.state.is_none_or(|state| agent.agent_state == state)
     }
 }
 
@@ -63,7 +71,7 @@ struct Place {
 
 /// The attributes by which the index lists an agent.
 pub(crate) fn listing_attributes(agent: &Agent) -> Item {
-    let listing_key = format!("{:013}#{}", agent.created_at.as_millis(), agent.agent_id);
+    let listing_key = format!("{:013}.{}", agent.created_at.as_millis(), agent.agent_id);
     Item::from([("listing".to_owned(), string(LISTING)), ("listing_key".to_owned(), string(listing_key))])
 }
 
@@ -123,7 +131,7 @@ impl Store {
             places.extend(found);
             cursor = more;
         }
-        if filter.status.is_some() {
+        if filter.needs_rows() {
             let rows = self.rows_of(&places).await?;
             places.retain(|place| rows.get(&place.agent_id).is_some_and(|agent| filter.admits(agent, now)));
         }
@@ -213,7 +221,7 @@ fn text(row: &mut Item, name: &str) -> Result<String, StoreError> {
 /// Whether an agent's place in the list could be this: what a cursor must look like.
 #[must_use]
 pub fn is_cursor(text: &str) -> bool {
-    text.split_once('#').is_some_and(|(millis, agent_id)| {
+    text.split_once('.').is_some_and(|(millis, agent_id)| {
         millis.len() == 13
             && millis.bytes().all(|byte| byte.is_ascii_digit())
             && AgentId::parse(agent_id).is_some()

@@ -6,13 +6,16 @@ use std::time::Duration;
 use lambda_http::Request;
 use uuid::Uuid;
 
-use crate::agent::{AgentId, AgentName, BadHeartbeatConfig, Health, HeartbeatConfig};
+use crate::agent::{AgentId, AgentName, AgentState, BadHeartbeatConfig, Health, HeartbeatConfig};
 use crate::auth;
 use crate::contract::Heartbeat;
 use crate::error::{ErrorKind, Invalid};
 use crate::event;
 use crate::json::{Json, Object};
 use crate::store::{AgentFilter, Claim, NewAgent, Patch, is_cursor};
+
+/// The largest offset of a list.
+const LARGEST_OFFSET: usize = 1_000_000_000;
 
 /// The longest text that explains a change.
 const REASON_LIMIT: usize = 500;
@@ -271,12 +274,19 @@ pub fn list_agents(request: &Request) -> Result<ListAgents, Invalid> {
         return Err(invalid_query("status", format!("must be one of {}", STATUSES.join(", "))));
     }
     let start = match query.text("cursor") {
-        None => Start::Offset(query.count("offset", 0, usize::MAX)?.unwrap_or(0)),
+        None => Start::Offset(query.count("offset", 0, LARGEST_OFFSET)?.unwrap_or(0)),
         Some("") => Start::Cursor(None),
         Some(cursor) if is_cursor(cursor) => Start::Cursor(Some(cursor.to_owned())),
         Some(_) => return Err(invalid_query("cursor", "must be the next of an earlier page")),
     };
-    let filter = AgentFilter { board_id: query.uuid("board_id")?, status };
+    let state = match query.text("state") {
+        None => None,
+        Some(word) => Some(
+            AgentState::parse(word)
+                .ok_or_else(|| invalid_query("state", "must be one of pending, active, revoked"))?,
+        ),
+    };
+    let filter = AgentFilter { board_id: query.uuid("board_id")?, status, state };
     Ok(ListAgents { filter, limit: query.count("limit", 1, 200)?.unwrap_or(200), start })
 }
 
