@@ -494,7 +494,7 @@ async fn a_beat_by_token_needs_a_good_token_and_a_good_name() {
     let system = TestSystem::start().await;
     let token = enrollment_token(&system, &json!({})).await;
     for unknown in [format!("rce_{NOBODY}"), format!("rco_{NOBODY}"), "rce_short".to_owned()] {
-        let client = Client::x_agent_token(&system, &unknown);
+        let client = Client::bearer(&system, &unknown);
         assert_eq!(refused(&client.beat_as("nobody").await), 401, "{unknown}");
         assert_eq!(refused(&client.post(BEAT_BY_NAME, &json!([])).await), 401, "{unknown}");
     }

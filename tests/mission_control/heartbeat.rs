@@ -206,7 +206,7 @@ async fn pending_and_revoked_agents_are_403_and_unknown_keys_401() {
     let system = TestSystem::start().await;
     let (pending, agent) = (system.registered("pending").await, system.verified("revoked").await);
     Client::operator(&system).await.touch(&agent_path(&agent.id, "/revoke")).await;
-    for (agent, why) in [(&pending, "verified"), (&agent, "revoked")] {
+    for (agent, why) in [(&pending, "pending"), (&agent, "revoked")] {
         let client = Client::x_agent_token(&system, &agent.key);
         for path in [OWN_BEAT, BEAT_BY_NAME, &by_path(agent)] {
             let (status, detail) = super::client::refusal(&client.touch(path).await);
