@@ -4,8 +4,7 @@ use lambda_http::Request;
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
 use shared::contract::mission_control::requests;
-use shared::error::{ApiError, ErrorKind};
-use shared::store::Creation;
+use shared::error::ApiError;
 use shared::time::Timestamp;
 use shared::workspace::{Workspace, base_url};
 
@@ -17,9 +16,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let body = requests::json(&request)?;
     let operator = app.operator(request.headers(), now).await?;
     let new = requests::new_agent(body)?;
-    let Creation::Created(agent, key) = app.store.create_active(&new, operator, now).await? else {
-        return Err(ErrorKind::Internal("a new key's row exists".to_owned()).into());
-    };
+    let (agent, key) = app.store.create_active(&new, operator, now).await?;
     let wanted = requests::wants_workspace(&request);
     let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
     Ok(Outcome::WithKey(agent, key, files).into())

@@ -1,20 +1,21 @@
 //! `POST /api/v1/agents/heartbeat`: a heartbeat that creates its agent on first sight.
 
 use lambda_http::Request;
-use shared::agent::AgentId;
+use shared::agent::{Agent, AgentId, AgentName};
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
 use shared::auth;
 use shared::contract::mission_control::requests::{self, FirstBeat};
-use shared::credential::{Credential, Token, TokenKind};
+use shared::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
 use shared::json::Json;
-use shared::rate_limit::Quota;
-use shared::store::{Call, Caller, Creation, NewEnrolled};
+use shared::rate_limit::{Policy, Quota};
+use shared::store::{Call, Caller, Claim, Creation, NewEnrolled};
 use shared::time::Timestamp;
 use shared::token::{TOKEN_USED_UP, TokenRow};
 use shared::workspace::{Workspace, base_url};
+use uuid::Uuid;
 
 /// Whose names the agents have that operators create by heartbeat.
 const OPERATORS_NAMESPACE: &str = "operator";
@@ -63,32 +64,33 @@ async fn beat_by_name(
         return Ok(Answer::counted(Outcome::Agent(agent), quota));
     }
     let grant = grant.for_creation(app, token, agent_id, now).await?;
-    let new = NewEnrolled {
-        namespace: &grant.namespace,
-        name,
-        board_id,
-        approved: grant.row.pre_approved,
-        claim: beat.claim,
-        actor: grant.actor,
-        one_off: (!grant.row.reusable).then_some(&grant.row),
-    };
-    match app.store.enroll(&new, now).await? {
-        Creation::Created(agent, key) => {
-            if grant.row.reusable {
-                app.note_use(&grant.row, true, now).await;
-            }
-            let wanted = requests::wants_workspace(request);
-            let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(request)));
-            let quota = Quota::after(call.policy(), app.config.rate_limit, 1, now);
-            let counted = agent.last_seen_at.is_some().then_some(quota);
-            Ok(Answer { outcome: Outcome::WithKey(agent, key, files), quota: counted })
-        }
+    match app.store.enroll(&grant.new_agent(name, board_id, beat.claim), now).await? {
+        Creation::Created(agent, key) => Ok(created(app, request, &grant, agent, key, now).await),
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
             Ok(Answer::counted(Outcome::Agent(agent), quota))
         }
         Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
     }
+}
+
+/// The answer that shows the key. An approved agent's creation is its first beat, and counted.
+async fn created(
+    app: &App,
+    request: &Request,
+    grant: &Grant,
+    agent: Box<Agent>,
+    key: ApiKey,
+    now: Timestamp,
+) -> Answer {
+    if grant.row.reusable {
+        app.note_use(&grant.row, true, now).await;
+    }
+    let wanted = requests::wants_workspace(request);
+    let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(request)));
+    let quota = Quota::after(Policy::Heartbeats, app.config.rate_limit, 1, now);
+    let counted = agent.last_seen_at.is_some().then_some(quota);
+    Answer { outcome: Outcome::WithKey(agent, key, files), quota: counted }
 }
 
 /// What a token lets its holder do here.
@@ -103,8 +105,7 @@ impl Grant {
         match token.kind() {
             TokenKind::Enrollment => Ok(Self::enrollment(app.enrollment_token(token, now).await?)),
             TokenKind::Operator => {
-                let row = app.approver(token, now).await?;
-                app.note_use(&row, false, now).await;
+                let row = app.operator_row(token, now).await?;
                 let (namespace, actor) = (OPERATORS_NAMESPACE.to_owned(), Actor::Operator(row.token_id));
                 Ok(Self { row, namespace, actor })
             }
@@ -114,6 +115,19 @@ impl Grant {
     fn enrollment(row: TokenRow) -> Self {
         let (namespace, actor) = (row.enrollment_namespace.clone(), Actor::Enrollment(row.token_id));
         Self { row, namespace, actor }
+    }
+
+    /// The agent that the grant lets in.
+    fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, claim: Claim) -> NewEnrolled<'_> {
+        NewEnrolled {
+            namespace: &self.namespace,
+            name,
+            board_id,
+            approved: self.row.pre_approved,
+            claim,
+            actor: self.actor,
+            one_off: (!self.row.reusable).then_some(&self.row),
+        }
     }
 
     /// The same, read anew if it may be old, and only if it lets this agent in.

@@ -2,6 +2,7 @@
 //! is alive.
 
 use lambda_http::Request;
+use shared::agent::AgentId;
 use shared::answer::{Answer, Outcome};
 use shared::app::App;
 use shared::auth::Denied;
@@ -36,7 +37,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
 async fn caller(app: &App, beat: &Heartbeat, now: Timestamp) -> Result<Caller, ApiError> {
     match (&beat.credential, &beat.agent_id) {
         (Credential::Agent(key), None) => Ok(Caller::Key(key.clone())),
-        (Credential::Agent(key), Some(Ok(meant))) if shared::agent::AgentId::of_key(key) == *meant => {
+        (Credential::Agent(key), Some(Ok(meant))) if AgentId::of_key(key) == *meant => {
             Ok(Caller::Key(key.clone()))
         }
         (Credential::Agent(key), Some(meant)) => {
@@ -45,8 +46,7 @@ async fn caller(app: &App, beat: &Heartbeat, now: Timestamp) -> Result<Caller, A
             Ok(Caller::Key(key.clone()))
         }
         (Credential::Token(token), Some(meant)) if token.kind() == TokenKind::Operator => {
-            let operator = app.approver(token, now).await?;
-            app.note_use(&operator, false, now).await;
+            let operator = app.operator_row(token, now).await?;
             Ok(Caller::Operator { agent_id: meant.clone()?, actor: Actor::Operator(operator.token_id) })
         }
         (Credential::Token(_), _) => Err(Denied::WrongKind.into()),

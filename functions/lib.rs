@@ -23,7 +23,7 @@ pub mod restore;
 pub mod revoke;
 pub mod rotate_key;
 pub mod sweep;
-mod transition;
+pub mod transition;
 pub mod update_agent;
 pub mod usage;
 pub mod verify;

@@ -9,7 +9,7 @@ use shared::contract::envelope;
 use shared::credential::Token;
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
-use shared::store::{Creation, NewAgent};
+use shared::store::NewAgent;
 use shared::time::Timestamp;
 use shared::token::TOKEN_USED_UP;
 
@@ -51,8 +51,7 @@ async fn register(
     let actor = token.as_ref().map_or(Actor::Agent, |token| Actor::Enrollment(token.token_id));
     let one_off = token.as_ref().filter(|token| !token.reusable);
     match app.store.register(&new, actor, one_off, now).await? {
-        Creation::Created(agent, key) => Ok(Outcome::WithKey(agent, key, None)),
-        Creation::TokenUsedUp => Err(ErrorKind::Unauthorized(TOKEN_USED_UP).into()),
-        Creation::Exists => Err(ErrorKind::Internal("a new key's row exists".to_owned()).into()),
+        Some((agent, key)) => Ok(Outcome::WithKey(agent, key, None)),
+        None => Err(ErrorKind::Unauthorized(TOKEN_USED_UP).into()),
     }
 }

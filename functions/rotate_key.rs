@@ -5,7 +5,7 @@ use lambda_http::Request;
 use shared::answer::{Answer, Outcome};
 use shared::app::{App, done};
 use shared::contract::mission_control::requests;
-use shared::contract::{Contract, Rotation};
+use shared::contract::{self, Contract, Rotation};
 use shared::error::{ApiError, ErrorKind};
 use shared::event::Actor;
 use shared::time::Timestamp;
@@ -32,11 +32,13 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         Rotation::ByOperator { body } => {
             let operator = app.operator(request.headers(), now).await?;
             let agent_id = requests::agent_id(&request)?;
-            let overlap = requests::overlap(&body.object()?, "overlap_seconds")?;
+            let overlap = contract::overlap(&body.object()?, "overlap_seconds")?;
             (app.existing(agent_id, now).await?, overlap, operator)
         }
     };
-    let (agent, key) = done(app.store.rotate_key(&agent, overlap, actor, now).await?)?;
+    let rotated = app.store.rotate_key(&agent, overlap, actor, now).await.map_err(ApiError::from);
+    let rotated = rotated.and_then(|changed| Ok(done(changed)?));
+    let (agent, key) = rotated.map_err(|error| ApiError { quota, ..error })?;
     let wanted = requests::wants_workspace(&request);
     let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
     Ok(Answer { outcome: Outcome::WithKey(agent, key, files), quota })

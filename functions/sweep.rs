@@ -3,14 +3,17 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::app::App;
-use shared::lambda::{JobError, REPORTING_TIME};
+use shared::lambda::JobError;
 use shared::store::{SweepReport, SweepSettings};
 use shared::time::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 /// Segments that are scanned at once, and announcements at once in each.
 const SEGMENTS: i32 = 4;
 const ANNOUNCEMENTS: usize = 8;
+
+/// The time that the sweep keeps back, to report before its function's deadline.
+const REPORTING_TIME: Duration = Duration::from_secs(5);
 
 /// What the schedule sends. Anything else is somebody else's event.
 #[derive(Debug, Deserialize)]
@@ -28,11 +31,11 @@ enum Source {
 /// Scans every agent once, and reports in its answer and in one log line, which is also its metrics.
 ///
 /// # Errors
-/// The scan failed, or some of the announcements did; the next sweep tries them again.
+/// A part of the scan failed, or some of the announcements did; the next sweep tries them again.
 pub async fn run(app: &App, _tick: Tick, now: Timestamp, deadline: Instant) -> Result<SweepReport, JobError> {
     let stop_at = deadline.checked_sub(REPORTING_TIME).unwrap_or(deadline);
     let settings = SweepSettings { segments: SEGMENTS, announcements: ANNOUNCEMENTS, stop_at };
-    let mut report = app.store.sweep(settings, now).await?;
+    let mut report = app.store.sweep(settings, now).await;
     println!("{}", log_line(&report, now));
     match report.first_failure.take() {
         None => Ok(report),

@@ -209,9 +209,17 @@ impl App {
     }
 
     async fn operator_of(&self, token: &Token, now: Timestamp) -> Result<Actor, ApiError> {
+        Ok(Actor::Operator(self.operator_row(token, now).await?.token_id))
+    }
+
+    /// The row of a valid operator token, whose use is noted: one read, and one write an hour.
+    ///
+    /// # Errors
+    /// 401 if the token is unknown, expired or deleted, 503 without a database.
+    pub async fn operator_row(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
         let row = self.approver(token, now).await?;
         self.note_use(&row, false, now).await;
-        Ok(Actor::Operator(row.token_id))
+        Ok(row)
     }
 
     /// The row of a valid operator token: one read. Its use is not noted.

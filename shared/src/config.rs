@@ -76,7 +76,7 @@ pub fn env(name: &str) -> Option<String> {
 }
 
 impl Config {
-    /// Reads the configuration from `lookup`: [`env`] in a Lambda function, the template's values locally.
+    /// Reads the configuration from `lookup`: [`env()`] in a Lambda function, the template's values locally.
     ///
     /// # Errors
     /// A variable is missing or has a wrong value; there are no silent defaults.

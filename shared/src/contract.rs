@@ -8,11 +8,11 @@ use std::time::Duration;
 use lambda_http::Request;
 
 use self::mission_control::requests;
-use crate::agent::AgentId;
+use crate::agent::{AgentId, BadHeartbeatConfig, HeartbeatConfig};
 use crate::answer::Outcome;
 use crate::credential::{ApiKey, Credential};
 use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::json::Json;
+use crate::json::{Json, Object};
 use crate::store::Claim;
 use crate::time::Timestamp;
 
@@ -51,6 +51,38 @@ pub enum Contract {
     Envelope,
     /// `/api/v1/*`: Mission Control's shapes in `snake_case`.
     MissionControl,
+}
+
+/// The longest overlap of a rotation, and the one without a word, in seconds.
+const LONGEST_OVERLAP: u64 = 86_400;
+const DEFAULT_OVERLAP: u64 = 300;
+
+/// How long a rotated key stays valid: `overlap_seconds`, or `overlapSeconds` in the envelope.
+///
+/// # Errors
+/// It is not 0 to 86,400.
+pub fn overlap(body: &Object<'_>, field: &str) -> Result<Duration, Invalid> {
+    match body.whole_number(field)?.unwrap_or(DEFAULT_OVERLAP) {
+        seconds if seconds <= LONGEST_OVERLAP => Ok(Duration::from_secs(seconds)),
+        _ => Err(body.invalid(field, "must be 0 to 86400 seconds")),
+    }
+}
+
+/// A heartbeat configuration, whose halves each contract names in its own way.
+fn heartbeat_config(
+    config: &Object<'_>,
+    interval: &'static str,
+    tolerance: &'static str,
+) -> Result<HeartbeatConfig, Invalid> {
+    let checked =
+        HeartbeatConfig::from_seconds(config.whole_number(interval)?, config.whole_number(tolerance)?);
+    checked.map_err(|bad| {
+        let field = match bad {
+            BadHeartbeatConfig::Interval => interval,
+            BadHeartbeatConfig::Tolerance => tolerance,
+        };
+        config.invalid(field, bad.rule())
+    })
 }
 
 impl Contract {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, warn};
 use tracing_subscriber::filter::Targets;
@@ -133,7 +133,8 @@ fn cold_start() -> &'static App {
     log_as_json();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        error!(cause = panic_text(panic.payload()), place, "panic");
+        // A warning, with the place: the error that it makes of its request is logged as well.
+        warn!(cause = panic_text(panic.payload()), place, "panic");
     }));
     match App::from_env() {
         Ok(app) => Box::leak(Box::new(app)),
@@ -319,6 +320,3 @@ fn panic_text(panic: &dyn Any) -> &str {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a text")
 }
-
-/// The time that a job keeps back, to report before its function's deadline.
-pub const REPORTING_TIME: Duration = Duration::from_secs(5);

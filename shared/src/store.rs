@@ -13,6 +13,8 @@ mod tokens;
 mod windows;
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::iter::successors;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -20,7 +22,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
@@ -66,7 +68,7 @@ pub enum StoreError {
 }
 
 /// How often a change starts again after it lost a race, before the caller is asked to come back.
-const RACES: u32 = 3;
+pub const RACES: u32 = 3;
 
 /// The longest pause before a change starts again. Each one takes a random part of it.
 const RACE_JITTER: Duration = Duration::from_millis(50);
@@ -320,13 +322,19 @@ fn service_failure(error: &impl ProvideErrorMetadata) -> StoreError {
 fn failure<E, R>(error: &SdkError<E, R>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + 'static,
 {
     match error {
         SdkError::ServiceError(refused) => service_failure(refused.err()),
-        SdkError::ConstructionFailure(_) => StoreError::Broken(DisplayErrorContext(error).to_string()),
-        _ => StoreError::Unavailable(DisplayErrorContext(error).to_string()),
+        SdkError::ConstructionFailure(_) => StoreError::Broken(chain(error)),
+        _ => StoreError::Unavailable(chain(error)),
     }
+}
+
+/// An error and what caused it, in words. Their debug forms would hold whole answers, and rows in them.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A request or a row that this program itself got wrong.

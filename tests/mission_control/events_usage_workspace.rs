@@ -28,6 +28,23 @@ fn types(events: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_full_page_of_events_is_one_query() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    for transition in ["/revoke", "/restore", "/revoke", "/restore"] {
+        operator.touch(&agent_path(&agent.id, transition)).await;
+    }
+    for (limit, has_next) in [(3, true), (5, false)] {
+        system.proxy.take();
+        let page = operator.get(&agent_path(&agent.id, &format!("/events?limit={limit}"))).await.json();
+        assert_eq!(page["items"].as_array().map(Vec::len), Some(limit));
+        assert_eq!(!page["next"].is_null(), has_next);
+        assert_eq!(system.proxy.take().operations(), ["GetItem", "Query"], "a page of {limit}");
+    }
+}
+
+#[tokio::test]
 async fn events_are_shown_newest_first_and_answer_why_an_agent_is_offline() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;

@@ -27,6 +27,16 @@ async fn beat(system: &TestSystem, agent: &TestAgent) -> u16 {
 }
 
 #[tokio::test]
+async fn a_pending_agent_verifies_with_either_key_during_the_overlap() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = system.registered("a").await;
+    rotate(&operator, &agent, 60).await;
+    system.post("/api/agents/verify", &json!({ "apiKey": agent.key })).await.data();
+    assert_eq!(beat(&system, &agent).await, 200);
+}
+
+#[tokio::test]
 async fn an_agents_own_rotations_are_limited() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
     let mut agent = system.verified("a").await;

@@ -6,11 +6,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::agent::{AgentId, AgentName, AgentState, BadHeartbeatConfig, Health, HeartbeatConfig};
+use crate::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
 use crate::answer::Outcome;
 use crate::auth::{self, Denied};
-use crate::contract::mission_control::requests::overlap;
-use crate::contract::{Heartbeat, Rotation};
+use crate::contract::{self, Heartbeat, Rotation, overlap};
 use crate::credential::{ApiKey, Credential};
 use crate::error::{ApiError, ErrorKind, Invalid};
 use crate::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
@@ -32,22 +31,9 @@ pub fn registration(request: &Request) -> Result<NewAgent, ApiError> {
     let board_id = body.uuid("boardId")?;
     let heartbeat = match body.object("heartbeatConfig")? {
         None => HeartbeatConfig::default(),
-        Some(config) => heartbeat_config(&config)?,
+        Some(config) => contract::heartbeat_config(&config, "intervalSeconds", "missingTolerance")?,
     };
     Ok(NewAgent { name, board_id, heartbeat })
-}
-
-fn heartbeat_config(config: &Object<'_>) -> Result<HeartbeatConfig, Invalid> {
-    let (interval, tolerance) = ("intervalSeconds", "missingTolerance");
-    HeartbeatConfig::from_seconds(config.whole_number(interval)?, config.whole_number(tolerance)?).map_err(
-        |bad| {
-            let field = match bad {
-                BadHeartbeatConfig::Interval => interval,
-                BadHeartbeatConfig::Tolerance => tolerance,
-            };
-            config.invalid(field, bad.rule())
-        },
-    )
 }
 
 /// The agent's key, from a header or the body's `apiKey`. A malformed one in the body is bad input.

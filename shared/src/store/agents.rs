@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, Transact
 use serde_json::json;
 use uuid::Uuid;
 
+use super::check_in::KEY_IS_VALID;
 use super::listing::listing_attributes;
 use super::{Call, Claim, Item, RACES, Store, StoreError, Transaction, config_json};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
@@ -53,7 +54,7 @@ impl NewEnrolled<'_> {
     }
 }
 
-/// The outcome of a creation.
+/// The outcome of a creation by a first heartbeat.
 #[derive(Debug)]
 pub enum Creation {
     /// A new agent. The one moment at which its key can be shown.
@@ -91,12 +92,17 @@ impl Verification {
     }
 }
 
+/// Pending, and not over its time to live.
+const IS_WAITING: &str = "\
+agent_state = :pending
+ AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)";
+
 /// The place of the one-off token in the creating transaction.
 const ONE_OFF_TOKEN: usize = 2;
 
 impl Store {
     /// Registers a pending agent under a key of its own, with its event. `one_off` is the token that this uses
-    /// up.
+    /// up; `None` says that it has let in another agent.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after [`RACES`] lost races.
@@ -106,7 +112,7 @@ impl Store {
         actor: Actor,
         one_off: Option<&TokenRow>,
         now: Timestamp,
-    ) -> Result<Creation, StoreError> {
+    ) -> Result<Option<(Box<Agent>, ApiKey)>, StoreError> {
         self.create_with_new_key(new, |agent| agent, actor, one_off, now).await
     }
 
@@ -119,8 +125,9 @@ impl Store {
         new: &NewAgent,
         actor: Actor,
         now: Timestamp,
-    ) -> Result<Creation, StoreError> {
-        self.create_with_new_key(new, |agent| agent.activated(now), actor, None, now).await
+    ) -> Result<(Box<Agent>, ApiKey), StoreError> {
+        let created = self.create_with_new_key(new, |agent| agent.activated(now), actor, None, now).await?;
+        created.ok_or(StoreError::Contended)
     }
 
     async fn create_with_new_key(
@@ -130,7 +137,7 @@ impl Store {
         actor: Actor,
         one_off: Option<&TokenRow>,
         now: Timestamp,
-    ) -> Result<Creation, StoreError> {
+    ) -> Result<Option<(Box<Agent>, ApiKey)>, StoreError> {
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
@@ -141,8 +148,8 @@ impl Store {
             let row = to_item(&agent)?;
             let events = vec![self.registration_of(&agent, actor, now)];
             match self.create(row, &agent, &events, one_off, now).await? {
-                Transaction::Applied => return Ok(Creation::Created(Box::new(agent), key)),
-                Transaction::Refused(ONE_OFF_TOKEN, _) => return Ok(Creation::TokenUsedUp),
+                Transaction::Applied => return Ok(Some((Box::new(agent), key))),
+                Transaction::Refused(ONE_OFF_TOKEN, _) if one_off.is_some() => return Ok(None),
                 // A key id that is taken: draw again.
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
@@ -176,7 +183,9 @@ impl Store {
             }
             match self.create(row.clone(), &agent, &events, new.one_off, now).await? {
                 Transaction::Applied => return Ok(Creation::Created(Box::new(agent), key)),
-                Transaction::Refused(ONE_OFF_TOKEN, _) => return Ok(Creation::TokenUsedUp),
+                Transaction::Refused(ONE_OFF_TOKEN, _) if new.one_off.is_some() => {
+                    return Ok(Creation::TokenUsedUp);
+                }
                 Transaction::Refused(..) => return Ok(Creation::Exists),
                 // With whoever creates this agent, or another one by the same one-off token; or with a
                 // transaction that comes to nothing. What is there afterwards decides.
@@ -253,10 +262,7 @@ impl Store {
             "before": { "state": AgentState::Pending },
             "after": { "state": AgentState::Active },
         });
-        let mut condition = "key_digest = :digest \
-                             AND agent_state = :pending \
-                             AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)"
-            .to_owned();
+        let mut condition = format!("{KEY_IS_VALID} AND {IS_WAITING}");
         if actor == Actor::Agent {
             condition.push_str(" AND attribute_not_exists(enrollment_namespace)");
         }

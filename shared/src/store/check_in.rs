@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock};
 
-use aws_sdk_dynamodb::types::{
-    AttributeValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use serde_json::json;
 
 use super::{Item, RACES, Store, StoreError, Transaction, Write};
@@ -154,7 +152,7 @@ pub enum CheckIn {
     OverLimit(Quota),
 }
 
-const KEY_IS_VALID: &str = "\
+pub(super) const KEY_IS_VALID: &str = "\
 (key_digest = :digest
  OR (previous_key_digest = :digest AND previous_key_expires_at > :now))";
 
@@ -287,7 +285,6 @@ impl Attempt<'_> {
             .update_expression(expression.update)
             .set_expression_attribute_names(Some(expression.names))
             .set_expression_attribute_values(Some(expression.values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
             .map_err(broken)?;
         let writes =

@@ -18,7 +18,7 @@ use crate::agent::AgentId;
 use crate::event::{Actor, Event, Marker, Posting, expiry};
 use crate::time::Timestamp;
 
-/// How often the rest of a batch is sent that DynamoDB left unprocessed, and the first pause before it.
+/// How often a batch is sent, or what DynamoDB left unprocessed of it, and the pause before the second time.
 const BATCH_ATTEMPTS: u32 = 4;
 const BATCH_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -52,8 +52,9 @@ impl Store {
         let mut before = before.map_or_else(|| "g".to_owned(), |event_id| event_id.to_string());
         let (mut events, mut read) = (Vec::new(), 0);
         loop {
-            // Without a type all but expired rows count; if many are expired, as many again as before.
-            let wanted = if event_type.is_some() { READ_PER_PAGE } else { limit.max(read) };
+            // Without a type all but expired rows count, and one more than fits says whether there is a next page.
+            // If many are expired, as many again as before.
+            let wanted = if event_type.is_some() { READ_PER_PAGE } else { (limit + 1).max(read) };
             let at_once = wanted.min(READ_PER_PAGE - read);
             let mut only = "expires_at > :now_seconds".to_owned();
             let mut request = self
@@ -188,12 +189,20 @@ impl Store {
         }
         for attempt in 0..BATCH_ATTEMPTS {
             if attempt > 0 {
-                tokio::time::sleep(BATCH_BACKOFF * 2_u32.pow(attempt)).await;
+                tokio::time::sleep(BATCH_BACKOFF * 2_u32.pow(attempt - 1)).await;
             }
+            let sent = requests.clone();
             let request = self.client.batch_write_item().request_items(&self.tables.events, requests);
-            let output = request.send().await.map_err(|error| failure(&error))?;
-            requests =
-                output.unprocessed_items.unwrap_or_default().remove(&self.tables.events).unwrap_or_default();
+            let unprocessed = match request.send().await {
+                Ok(output) => output.unprocessed_items.unwrap_or_default().remove(&self.tables.events),
+                Err(error) if attempt == 0 => return Err(failure(&error)),
+                // What was taken before stays taken.
+                Err(_) => {
+                    requests = sent;
+                    break;
+                }
+            };
+            requests = unprocessed.unwrap_or_default();
             if requests.is_empty() {
                 break;
             }

@@ -91,29 +91,21 @@ impl Store {
     /// Scans all agents once and announces each transition, with its event, in one transaction that is
     /// conditional on what the scan saw. Memory does not grow with the table: one page per segment.
     ///
-    /// A row or an announcement that fails is reported and does not stop the others.
-    ///
-    /// # Errors
-    /// The scan itself fails.
-    pub async fn sweep(&self, settings: SweepSettings, now: Timestamp) -> Result<SweepReport, StoreError> {
+    /// A row, an announcement or a segment that fails is reported and does not stop the others.
+    pub async fn sweep(&self, settings: SweepSettings, now: Timestamp) -> SweepReport {
         let segments = (0..settings.segments).map(|segment| self.sweep_segment(segment, settings, now));
         let mut report = SweepReport {
             segments: u32::try_from(settings.segments).unwrap_or_default(),
             ..SweepReport::default()
         };
         for segment in join_all(segments).await {
-            report = report.merge(segment?);
+            report = report.merge(segment);
         }
         report.complete = report.segments_done == report.segments;
-        Ok(report)
+        report
     }
 
-    async fn sweep_segment(
-        &self,
-        segment: i32,
-        settings: SweepSettings,
-        now: Timestamp,
-    ) -> Result<SweepReport, StoreError> {
+    async fn sweep_segment(&self, segment: i32, settings: SweepSettings, now: Timestamp) -> SweepReport {
         let mut report = SweepReport::default();
         let mut next: Option<Item> = None;
         while Instant::now() < settings.stop_at {
@@ -129,14 +121,20 @@ impl Store {
                 .expression_attribute_values(":lease_deadline", moment(now.minus(LEASE_GRACE)))
                 .set_exclusive_start_key(next)
                 .send()
-                .await
-                .map_err(|error| failure(&error))?;
+                .await;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    report.fail(failure(&error));
+                    break;
+                }
+            };
             let scanned = u64::try_from(page.scanned_count).unwrap_or_default();
             let rows = page.items.unwrap_or_default();
             report.scanned += scanned;
             report.live += scanned.saturating_sub(rows.len() as u64);
             if !self.announce_page(rows, settings, now, &mut report).await {
-                return Ok(report);
+                return report;
             }
             next = page.last_evaluated_key;
             if next.is_none() {
@@ -144,7 +142,7 @@ impl Store {
                 break;
             }
         }
-        Ok(report)
+        report
     }
 
     /// Announces what a page holds. `false`: time was up before its end.

@@ -1,4 +1,4 @@
-//! Rate-limit windows of callers that have no row of their own.
+//! Rate-limit windows that no agent's row holds: by address, or by agent for its own rotations.
 
 use super::{RACES, Store, StoreError, Write, number, pause_after_lost_race, string, update};
 use crate::rate_limit::{Policy, Quota, WINDOW, Window};

@@ -1,14 +1,13 @@
 //! What Mission Control's clients send.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use lambda_http::Request;
 use uuid::Uuid;
 
-use crate::agent::{AgentId, AgentName, AgentState, BadHeartbeatConfig, Health, HeartbeatConfig};
+use crate::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
 use crate::auth;
-use crate::contract::Heartbeat;
+use crate::contract::{self, Heartbeat};
 use crate::error::{ErrorKind, Invalid};
 use crate::event;
 use crate::json::{Json, Object};
@@ -19,10 +18,6 @@ const LARGEST_OFFSET: usize = 1_000_000_000;
 
 /// The longest text that explains a change.
 const REASON_LIMIT: usize = 500;
-
-/// The longest overlap of a rotation, and the one without a word, in seconds.
-const LONGEST_OVERLAP: u64 = 86_400;
-const DEFAULT_OVERLAP: u64 = 300;
 
 /// Every status that an agent can have, as a filter names it.
 const STATUSES: [&str; 6] = ["provisioning", "online", "offline", "healthy", "degraded", "error"];
@@ -125,17 +120,10 @@ pub fn name_is_required() -> Invalid {
 }
 
 fn heartbeat_config(body: &Object<'_>) -> Result<Option<HeartbeatConfig>, Invalid> {
-    let Some(config) = body.object("heartbeat_config")? else { return Ok(None) };
-    let (interval, tolerance) = ("interval_seconds", "missing_tolerance");
-    let checked =
-        HeartbeatConfig::from_seconds(config.whole_number(interval)?, config.whole_number(tolerance)?);
-    checked.map(Some).map_err(|bad| {
-        let field = match bad {
-            BadHeartbeatConfig::Interval => interval,
-            BadHeartbeatConfig::Tolerance => tolerance,
-        };
-        config.invalid(field, bad.rule())
-    })
+    let config = body.object("heartbeat_config")?;
+    config
+        .map(|config| contract::heartbeat_config(&config, "interval_seconds", "missing_tolerance"))
+        .transpose()
 }
 
 /// Reads `POST /api/v1/agents`.
@@ -192,17 +180,6 @@ pub fn reason(body: Json<'_>) -> Result<Option<String>, Invalid> {
             Err(body.invalid("reason", "must have at most 500 characters"))
         }
         _ => Ok(reason),
-    }
-}
-
-/// How long a rotated key stays valid: `overlap_seconds`, or `overlapSeconds` in the envelope.
-///
-/// # Errors
-/// It is not 0 to 86,400.
-pub fn overlap(body: &Object<'_>, field: &str) -> Result<Duration, Invalid> {
-    match body.whole_number(field)?.unwrap_or(DEFAULT_OVERLAP) {
-        seconds if seconds <= LONGEST_OVERLAP => Ok(Duration::from_secs(seconds)),
-        _ => Err(body.invalid(field, "must be 0 to 86400 seconds")),
     }
 }
 
