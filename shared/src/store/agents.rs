@@ -94,7 +94,7 @@ impl Verification {
 
 /// Pending, and not over its time to live.
 const IS_WAITING: &str = "\
-agent_state = :pending
+agent_state = :pending \
  AND (attribute_not_exists(expires_at) OR expires_at > :now_seconds)";
 
 /// The place of the one-off token in the creating transaction.

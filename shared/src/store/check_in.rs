@@ -153,15 +153,15 @@ pub enum CheckIn {
 }
 
 pub(super) const KEY_IS_VALID: &str = "\
-(key_digest = :digest
+(key_digest = :digest \
  OR (previous_key_digest = :digest AND previous_key_expires_at > :now))";
 
 const IS_ACTIVE: &str = "agent_state = :active";
 
 const IS_UNDER_LIMIT: &str = "\
-(attribute_not_exists(#counter)
- OR #counter < rate_limit_per_minute
- OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit)
+(attribute_not_exists(#counter) \
+ OR #counter < rate_limit_per_minute \
+ OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit) \
  OR last_seen_at < :window_start)";
 
 /// What a write requires, and does, of `offline_since`.
@@ -252,7 +252,7 @@ impl Attempt<'_> {
         }
         Expression {
             condition: [self.caller.condition(), IS_ACTIVE, absence.condition(), IS_UNDER_LIMIT]
-                .join("\nAND "),
+                .join(" AND "),
             update: format!("{set} ADD #counter :one, requests_total :one {remove}"),
             names: HashMap::from([("#counter".to_owned(), self.call.counter(slot))]),
             values,

@@ -79,9 +79,9 @@ impl SweepReport {
 
 /// Everything but a live agent: the rows that are announced, to be announced, or only to be counted.
 const IS_NOT_LIVE: &str = "\
-agent_state <> :active
- OR attribute_exists(offline_since)
- OR attribute_not_exists(lease_expires_at)
+agent_state <> :active \
+ OR attribute_exists(offline_since) \
+ OR attribute_not_exists(lease_expires_at) \
  OR lease_expires_at < :lease_deadline";
 
 const WHAT_LIVENESS_NEEDS: &str = "\
