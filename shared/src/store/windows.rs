@@ -5,7 +5,8 @@ use crate::rate_limit::{Policy, Quota, WINDOW, Window};
 use crate::time::Timestamp;
 
 impl Store {
-    /// Counts a call from `address` in the current window: one write. `Err` inside: over the limit.
+    /// Counts a call in the current window: one write. `counted_by` is an address, or an agent's id. `Err` inside:
+    /// over the limit.
     ///
     /// The key names the window, so no counter is ever reset; its row goes a window after its end.
     ///
@@ -14,7 +15,7 @@ impl Store {
     pub async fn count_call(
         &self,
         policy: Policy,
-        address: &str,
+        counted_by: &str,
         limit: u32,
         now: Timestamp,
     ) -> Result<Result<Quota, Quota>, StoreError> {
@@ -28,7 +29,7 @@ impl Store {
                 .client
                 .update_item()
                 .table_name(&self.tables.windows)
-                .key("window_id", string(format!("{}#{address}#{}", policy.as_str(), window.number())))
+                .key("window_id", string(format!("{}#{counted_by}#{}", policy.as_str(), window.number())))
                 .condition_expression("attribute_not_exists(calls) OR calls < :limit")
                 .update_expression("SET expires_at = :expires_at ADD calls :one")
                 .expression_attribute_values(":limit", number(limit))
