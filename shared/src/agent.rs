@@ -231,7 +231,7 @@ impl HeartbeatConfig {
     }
 }
 
-/// The agent's row, but for the rate-limit windows' counters (`b0`…`c60`), which only expressions touch.
+/// The agent's row, but for the rate-limit windows' counters (`b0`…`c12`), which only expressions touch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
     /// Derived from the key id.

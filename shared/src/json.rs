@@ -55,7 +55,13 @@ impl<'a> Object<'a> {
     /// # Errors
     /// The body is not a JSON object.
     pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
-        Json::parse(body).and_then(Json::object).map_err(|_| Invalid::new("body", "must be a JSON object"))
+        let fields = match body {
+            [] => HashMap::new(),
+            body => {
+                serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be a JSON object"))?
+            }
+        };
+        Ok(Self { prefix: String::new(), fields })
     }
 
     /// The name of a field as errors give it: with the names of the objects around it.

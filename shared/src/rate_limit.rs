@@ -11,8 +11,8 @@ const WINDOW_MILLIS: i64 = 60_000;
 
 /// How many windows' counters an agent's row tells apart. With this ring one write both counts the current
 /// window and removes what older ones left; a prime number of slots keeps regular gaps from meeting an old
-/// count, except a gap of exactly k × 61 windows.
-pub const SLOTS: i64 = 61;
+/// count, except a gap of exactly k × 13 windows.
+pub const SLOTS: i64 = 13;
 
 /// A fixed window of [`WINDOW`], counted from the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn only_a_gap_of_whole_rings_meets_the_same_slot() {
         let slot = |minute: i64| Window::at(Timestamp::from_millis(minute * 60_000)).slot();
-        for gap in (1..=1_440).filter(|gap| gap % 61 != 0) {
+        for gap in (1..=1_440).filter(|gap| gap % 13 != 0) {
             assert_ne!(slot(1_000), slot(1_000 + gap), "gap of {gap} windows");
         }
-        assert_eq!(slot(1_000), slot(1_061));
+        assert_eq!(slot(1_000), slot(1_013));
     }
 
     #[test]

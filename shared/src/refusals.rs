@@ -69,6 +69,9 @@ impl Refusals {
     /// The refusal that a caller meets again, if any.
     #[must_use]
     pub fn of_caller(&self, caller: &Caller, policy: Policy, now: Timestamp) -> Option<Remembered> {
+        if self.is_empty() {
+            return None;
+        }
         let refusee = Refusee::of(caller);
         self.recall(&(refusee.clone(), None), now).or_else(|| self.recall(&(refusee, Some(policy)), now))
     }
@@ -96,6 +99,11 @@ impl Refusals {
     pub fn unknown_key(&self, key: &ApiKey, now: Timestamp) {
         let until = now.plus(UNKNOWN_FOR);
         self.remember((Refusee::Key(*key.digest().as_bytes()), None), Refused::Unknown { until });
+    }
+
+    /// Almost always so; a digest takes longer than this look.
+    fn is_empty(&self) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn remember(&self, whom: (Refusee, Option<Policy>), refused: Refused) {

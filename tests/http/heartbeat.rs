@@ -76,7 +76,7 @@ async fn a_steady_heartbeat_is_one_write_whatever_the_gap() {
     }
 }
 
-/// The names of the row's counters: of `b0`…`b60`, `c0`…`c60`.
+/// The names of the row's counters: of `b0`…`b12`, `c0`…`c12`.
 async fn counters(system: &TestSystem, agent: &TestAgent) -> Vec<String> {
     let is_counter = |name: &String| {
         name.strip_prefix(['b', 'c']).is_some_and(|slot| slot.parse::<u8>().is_ok_and(|slot| slot <= 60))
@@ -92,7 +92,7 @@ async fn a_heartbeat_changes_nothing_but_lease_health_and_counters() {
     system.advance(Duration::from_secs(1));
     system.beat(&agent, "degraded").await.data();
     let mut after = system.row(&agent).await;
-    let slot = START.as_millis() / 60_000 % 61;
+    let slot = START.as_millis() / 60_000 % 13;
     assert_eq!(number(&after, &format!("b{slot}")), Some(1));
     for changed in ["health", "last_seen_at", "lease_expires_at", "requests_total", &format!("b{slot}")] {
         assert_ne!(before.remove(changed), after.remove(changed), "{changed}");
@@ -312,7 +312,7 @@ async fn an_agents_own_limit_overrides_the_default() {
     }
 }
 
-/// Known quirk: a gap of exactly k × 61 windows meets the old count, and the limit is stricter for that window.
+/// Known quirk: a gap of exactly k × 13 windows meets the old count, and the limit is stricter for that window.
 #[tokio::test]
 async fn after_exactly_61_windows_the_old_count_is_met_for_one_window() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
@@ -320,7 +320,7 @@ async fn after_exactly_61_windows_the_old_count_is_met_for_one_window() {
         let agent = system.verified("a").await;
         system.beat(&agent, "healthy").await.data();
         system.beat(&agent, "healthy").await.data();
-        system.advance(rings * 61 * WINDOW);
+        system.advance(rings * 13 * WINDOW);
         assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 0, 30));
         assert_eq!(system.beat(&agent, "healthy").await.status, 429);
         system.advance(Duration::from_mins(1));
