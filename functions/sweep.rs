@@ -8,8 +8,7 @@ use shared::store::{SweepReport, SweepSettings};
 use shared::time::Timestamp;
 use tokio::time::{Duration, Instant};
 
-/// Segments that are scanned at once, and announcements at once in each.
-const SEGMENTS: i32 = 4;
+/// Announcements at once in each segment.
 const ANNOUNCEMENTS: usize = 8;
 
 /// The time that the sweep keeps back, to report before its function's deadline.
@@ -34,7 +33,8 @@ enum Source {
 /// A part of the scan failed, or some of the announcements did; the next sweep tries them again.
 pub async fn run(app: &App, _tick: Tick, now: Timestamp, deadline: Instant) -> Result<SweepReport, JobError> {
     let stop_at = deadline.checked_sub(REPORTING_TIME).unwrap_or(deadline);
-    let settings = SweepSettings { segments: SEGMENTS, announcements: ANNOUNCEMENTS, stop_at };
+    let segments = i32::from(app.config.sweep_segments.get());
+    let settings = SweepSettings { segments, announcements: ANNOUNCEMENTS, stop_at };
     let mut report = app.store.sweep(settings, now).await;
     println!("{}", log_line(&report, now));
     match report.first_failure.take() {

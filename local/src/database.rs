@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
     StreamSpecification, TableStatus, TimeToLiveSpecification,
 };
-use shared::config::env;
+use shared::config::{ConfigError, env};
 use shared::store::{Endpoint, Timeouts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -48,6 +48,9 @@ pub enum DatabaseError {
     /// The engine does not open the file, or does not start.
     #[error("database {0}")]
     Engine(String),
+    /// The environment says how to reach it, and is broken.
+    #[error(transparent)]
+    Environment(#[from] ConfigError),
     /// A table of the template cannot be made.
     #[error("table {table}: {cause}")]
     Table {
@@ -69,13 +72,19 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Opens the database and connects the SDK to it.
-    pub(crate) async fn open(database: &Database, timeouts: Timeouts) -> Result<Self, DatabaseError> {
+    ///
+    /// The embedded engine answers other clients, too, on `port` of the loopback address; 0 takes a free one.
+    pub(crate) async fn open(
+        database: &Database,
+        port: u16,
+        timeouts: Timeouts,
+    ) -> Result<Self, DatabaseError> {
         let (engine, lock) = match database {
             Database::Endpoint(url) => {
                 // An engine on one's own machine takes any credentials; AWS needs those of the environment.
                 let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
                 let url = Some(url.clone());
-                let endpoint = Endpoint { url, any_credentials, timeouts, ..Endpoint::from_env() };
+                let endpoint = Endpoint { url, any_credentials, timeouts, ..Endpoint::from_env()? };
                 let client = endpoint.client();
                 return Ok(Self { client, engine: None, _stopped: watch::Sender::new(()), _lock: None });
             }
@@ -88,10 +97,10 @@ impl Connection {
         };
         let engine = engine.map_err(|error| DatabaseError::Engine(format!("does not open: {error}")))?;
         let stopped = watch::Sender::new(());
-        let url = serve(engine.clone(), stopped.subscribe())
+        let url = serve(engine.clone(), port, stopped.subscribe())
             .await
-            .map_err(|error| DatabaseError::Engine(format!("does not start: {error}")))?;
-        let endpoint = Endpoint { url: Some(url), region: None, any_credentials: true, timeouts };
+            .map_err(|error| DatabaseError::Engine(format!("cannot listen on port {port}: {error}")))?;
+        let endpoint = Endpoint { url: Some(url), any_credentials: true, timeouts, ..Endpoint::default() };
         Ok(Self { client: endpoint.client(), engine: Some(engine), _stopped: stopped, _lock: lock })
     }
 
@@ -125,9 +134,13 @@ fn lock(folder: &Path) -> Result<File, DatabaseError> {
     }
 }
 
-/// Serves the engine on a loopback port until the sender of `stopped` is gone; the answer is its URL.
-async fn serve(engine: dynoxide::Database, mut stopped: watch::Receiver<()>) -> io::Result<String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+/// Serves the engine on this loopback port until the sender of `stopped` is gone; the answer is its URL.
+async fn serve(
+    engine: dynoxide::Database,
+    port: u16,
+    mut stopped: watch::Receiver<()>,
+) -> io::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         let stopped = async move {

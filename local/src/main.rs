@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use local::{Clock, Database, Options, StartError, System};
+use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use shared::credential::Token;
 use shared::lambda::JobError;
@@ -21,6 +22,11 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// The engine allocates thousands of times per request, on several threads; this is a fourth faster than the C
+/// library's. (A function is better off without: it would start slower and hold twice the memory.)
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Rollcall knows which of your AI agents are alive. This runs the whole of it in one process: what
 /// template.yaml declares, over an embedded DynamoDB engine.
@@ -42,6 +48,15 @@ struct Arguments {
     /// Use the DynamoDB endpoint at this URL instead of the embedded engine
     #[arg(long, value_name = "URL")]
     dynamodb: Option<String>,
+    /// Loopback port on which the embedded engine answers the AWS CLI and SDKs, to look into the tables
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 0,
+        hide_default_value = true,
+        conflicts_with = "dynamodb"
+    )]
+    dynamodb_port: u16,
     /// Who may register: anybody, or holders of an enrollment token
     #[arg(long, value_enum, default_value_t = Registration::Open)]
     registration: Registration,
@@ -145,11 +160,14 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut parameters = BTreeMap::from_iter(arguments.parameter);
     parameters.insert("Registration".to_owned(), registration.clone());
     parameters.insert("Approval".to_owned(), approval.clone());
+    // The embedded engine sorts the whole table for every page of a segment.
+    parameters.entry("SweepSegments".to_owned()).or_insert_with(|| "1".to_owned());
     let defaults = Options::default();
     let options = Options {
         template: arguments.template.unwrap_or(defaults.template),
         parameters,
         database,
+        dynamodb_port: arguments.dynamodb_port,
         table_prefix: defaults.table_prefix,
         listen: arguments.listen,
         port: arguments.port,

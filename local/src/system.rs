@@ -40,6 +40,8 @@ pub struct Options {
     pub parameters: BTreeMap<String, String>,
     /// Where the data is.
     pub database: Database,
+    /// The loopback port on which the embedded engine answers any client of DynamoDB; 0 takes a free one.
+    pub dynamodb_port: u16,
     /// What the tables' names begin with.
     pub table_prefix: String,
     /// The address to listen on.
@@ -63,6 +65,7 @@ impl Default for Options {
             template: concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").into(),
             parameters: BTreeMap::new(),
             database: Database::Memory,
+            dynamodb_port: 0,
             table_prefix: "rollcall".to_owned(),
             listen: Ipv4Addr::LOCALHOST.into(),
             port: 0,
@@ -138,7 +141,8 @@ impl System {
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
-        let database = Arc::new(Connection::open(&options.database, options.timeouts).await?);
+        let database =
+            Arc::new(Connection::open(&options.database, options.dynamodb_port, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
 
         let event_ids = EventIds::default();

@@ -222,8 +222,12 @@ async fn serve(engine: dynoxide::Database) -> (String, Client) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(dynoxide::server::serve_on(listener, engine));
-    let endpoint = Endpoint { url: Some(url.clone()), any_credentials: true, ..Endpoint::default() };
-    (url, endpoint.client())
+    let client = client(&url);
+    (url, client)
+}
+
+fn client(url: &str) -> Client {
+    Endpoint { url: Some(url.to_owned()), any_credentials: true, ..Endpoint::default() }.client()
 }
 
 /// The database that a process keeps in a folder.
@@ -393,6 +397,7 @@ async fn help_names_every_option() {
         "--data",
         "--memory",
         "--dynamodb",
+        "--dynamodb-port",
         "--registration",
         "--approval",
         "--sweep-every",
@@ -431,6 +436,21 @@ async fn its_sweep_announces_a_silent_agent_in_the_database_it_was_given() {
     eventually("the announcement", async || (last().await == "agent.offline").then_some(())).await;
     assert_eq!(run.beat(&key).await, 200);
     assert_eq!(last().await, "agent.online");
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn its_engine_answers_any_client_on_the_port_it_was_given() {
+    let folder = Folder::new();
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let port = free.port().to_string();
+    let run = folder.start(&["--memory", "--dynamodb-port", &port]).await;
+    let (agent_id, _) = run.verified(json!({ "name": "seen" })).await;
+    let database = client(&format!("http://{free}"));
+    assert!(event_types(&database, &agent_id).await.contains(&"agent.verified".to_owned()));
+
+    let refused = folder.refused(&["--memory", "--port", "0", "--dynamodb-port", &port]).await;
+    assert!(refused.starts_with(&format!("rollcall: database cannot listen on port {port}: ")), "{refused}");
     run.stop().await;
 }
 

@@ -64,7 +64,7 @@ impl App {
     /// # Errors
     /// The environment is incomplete or broken.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Ok(Self::new(Config::read(env)?, Endpoint::from_env().client(), EventIds::default()))
+        Ok(Self::new(Config::read(env)?, Endpoint::from_env()?.client(), EventIds::default()))
     }
 
     /// Authenticates, rate limits and renews the lease of the agent that is there.

@@ -1,6 +1,7 @@
 //! The function's configuration. This is the only reader of the environment, and it reads it once.
 
 use std::fmt;
+use std::num::NonZero;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub system_event_retention: Duration,
     /// `PENDING_RETENTION_DAYS`: how long a registration waits for its verification.
     pub pending_retention: Duration,
+    /// `SWEEP_SEGMENTS`: segments of the agents' table that a sweep scans at once.
+    pub sweep_segments: NonZero<u8>,
     /// `TRUSTED_PROXY_HOPS`: proxies in front whose `X-Forwarded-For` entries are trusted.
     pub trusted_proxy_hops: usize,
 }
@@ -66,6 +69,12 @@ pub struct Config {
 pub struct ConfigError {
     name: &'static str,
     problem: String,
+}
+
+impl ConfigError {
+    pub(crate) const fn new(name: &'static str, problem: String) -> Self {
+        Self { name, problem }
+    }
 }
 
 /// Reads a variable of the process's environment.
@@ -100,6 +109,7 @@ impl Config {
             event_retention: env.days("EVENT_RETENTION_DAYS")?,
             system_event_retention: env.days("SYSTEM_EVENT_RETENTION_DAYS")?,
             pending_retention: env.days("PENDING_RETENTION_DAYS")?,
+            sweep_segments: env.number("SWEEP_SEGMENTS")?,
             trusted_proxy_hops: env.number("TRUSTED_PROXY_HOPS")?,
         })
     }

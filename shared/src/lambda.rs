@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 use lambda_http::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use lambda_http::http::{HeaderMap, HeaderValue, Response};
 use lambda_http::request::RequestContext;
-use lambda_http::{Body, Error, Request, RequestExt, service_fn};
+use lambda_http::{Body, Error, IntoResponse, Request, RequestExt, service_fn};
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,7 +80,7 @@ where
     })
 }
 
-/// Serves an HTTP endpoint as a Lambda function.
+/// Serves an HTTP endpoint as a Lambda function, which connects to the database before it asks for an invocation.
 ///
 /// # Errors
 /// The Runtime API is gone.
@@ -88,16 +89,39 @@ where
     H: Fn(&'static App, Request, Timestamp) -> Answered + Send + Sync + 'static,
     Answered: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
-    serve_endpoint(endpoint(handler)).await
+    let app = cold_start();
+    app.store.connect().await;
+    serve_endpoint(app, endpoint(handler)).await
 }
 
-async fn serve_endpoint(endpoint: Endpoint) -> Result<(), Error> {
-    let app = cold_start();
+/// Serves an HTTP endpoint that needs no database as a Lambda function.
+///
+/// # Errors
+/// The Runtime API is gone.
+pub async fn serve_unconnected<H, Answered>(handler: H) -> Result<(), Error>
+where
+    H: Fn(&'static App, Request, Timestamp) -> Answered + Send + Sync + 'static,
+    Answered: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+{
+    serve_endpoint(cold_start(), endpoint(handler)).await
+}
+
+async fn serve_endpoint(app: &'static App, endpoint: Endpoint) -> Result<(), Error> {
     let endpoint = &endpoint;
     lambda_http::run(service_fn(move |request: Request| async move {
-        Ok::<_, Infallible>(respond(app, endpoint, request, Timestamp::now()).await)
+        Ok::<_, Infallible>(Finished(respond(app, endpoint, request, Timestamp::now()).await))
     }))
     .await
+}
+
+/// A response whose body is text already. The runtime would otherwise read and convert it once more, and link every
+/// character set of the web for that.
+struct Finished(Response<Body>);
+
+impl IntoResponse for Finished {
+    fn into_response(self) -> BoxFuture<'static, Response<Body>> {
+        ready(self.0).boxed()
+    }
 }
 
 /// Runs a job as a Lambda function: for a schedule, or for whoever IAM lets invoke it. A failed invocation does
@@ -117,6 +141,7 @@ where
 
 async fn run_job(job: Job) -> Result<(), Error> {
     let app = cold_start();
+    app.store.connect().await;
     let job = &job;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let now = Timestamp::now();

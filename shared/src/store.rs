@@ -6,6 +6,7 @@
 mod agents;
 mod changes;
 mod check_in;
+mod endpoint;
 mod events;
 mod listing;
 mod sweep;
@@ -17,11 +18,7 @@ use std::error::Error;
 use std::iter::successors;
 use std::time::Duration;
 
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
@@ -30,7 +27,6 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -39,13 +35,14 @@ pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
 pub(crate) use self::changes::config_json;
 pub use self::changes::{Changed, Patch, Transition};
 pub use self::check_in::{Call, Caller, CheckIn, Claim};
+pub use self::endpoint::{Endpoint, Timeouts};
 pub use self::events::EventPage;
 #[cfg(test)]
 pub(crate) use self::listing::listing_attributes;
 pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
-use crate::config::{Config, Tables, env};
+use crate::config::{Config, Tables};
 use crate::credential::KeyDigest;
 use crate::event::{Actor, Event, EventIds, expiry};
 use crate::time::Timestamp;
@@ -67,98 +64,14 @@ pub enum StoreError {
     Broken(String),
 }
 
+/// How long a cold start waits for its connection. A database that is away is the first request's to report.
+const CONNECTING_TIME: Duration = Duration::from_secs(1);
+
 /// How often a change starts again after it lost a race, before the caller is asked to come back.
 pub const RACES: u32 = 3;
 
 /// The longest pause before a change starts again. Each one takes a random part of it.
 const RACE_JITTER: Duration = Duration::from_millis(50);
-
-/// The AWS SDK's own time limits. The longest operation ends well inside the 10 s that the template gives an
-/// HTTP function.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
-const ATTEMPTS: u32 = 3;
-
-/// Lambda freezes an idle environment, and its connections die unnoticed; DynamoDB closes them after a minute.
-const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
-
-/// How long the AWS SDK waits for DynamoDB.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For a connection.
-    pub connect: Duration,
-    /// For one sending.
-    pub attempt: Duration,
-    /// For an operation, all its sendings together.
-    pub operation: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect: CONNECT_TIMEOUT, attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
-    }
-}
-
-/// Where DynamoDB is.
-#[derive(Clone, Debug, Default)]
-pub struct Endpoint {
-    /// Another endpoint than AWS's own, as a URL. `AWS_ENDPOINT_URL_DYNAMODB`.
-    pub url: Option<String>,
-    /// `AWS_REGION`.
-    pub region: Option<String>,
-    /// Fixed credentials for an engine that checks none; else the environment's.
-    pub any_credentials: bool,
-    /// How long to wait for it.
-    pub timeouts: Timeouts,
-}
-
-impl Endpoint {
-    /// What the function's environment says.
-    #[must_use]
-    pub fn from_env() -> Self {
-        Self {
-            url: env("AWS_ENDPOINT_URL_DYNAMODB"),
-            region: env("AWS_REGION"),
-            any_credentials: false,
-            ..Self::default()
-        }
-    }
-
-    /// A client for this endpoint. It connects with its first request.
-    #[must_use]
-    pub fn client(self) -> Client {
-        let http_client = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-            .build_https();
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(self.timeouts.connect)
-            .operation_attempt_timeout(self.timeouts.attempt)
-            .operation_timeout(self.timeouts.operation)
-            .build();
-        let retries = RetryConfig::standard()
-            .with_max_attempts(ATTEMPTS)
-            .with_initial_backoff(Duration::from_millis(50))
-            .with_max_backoff(Duration::from_millis(500));
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(self.region.unwrap_or_else(|| "us-east-1".to_owned())))
-            .http_client(http_client)
-            .timeout_config(timeouts)
-            .retry_config(retries);
-        let config = match self.url {
-            Some(url) => config.endpoint_url(url),
-            None => config,
-        };
-        let config = if self.any_credentials {
-            config.credentials_provider(Credentials::new("rollcall", "rollcall", None, None, "any"))
-        } else {
-            config.credentials_provider(EnvironmentVariableCredentialsProvider::new())
-        };
-        Client::from_conf(config.build())
-    }
-}
 
 /// The store. Methods are named for the transition they make.
 #[derive(Debug)]
@@ -194,6 +107,14 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         let request = self.client.get_item().table_name(&self.tables.agents).key("agent_id", string("ping"));
         request.send().await.map(|_| ()).map_err(|error| failure(&error))
+    }
+
+    /// Makes the connection that the first request needs, by [`Store::ping`]. Lambda gives a starting function a whole
+    /// core, and afterwards a fraction by its memory: a TLS handshake then takes many times as long.
+    ///
+    /// Whether the read is answered, or allowed to this function at all, does not matter.
+    pub async fn connect(&self) {
+        let _answered = tokio::time::timeout(CONNECTING_TIME, self.ping()).await;
     }
 
     /// An event of the system's own.

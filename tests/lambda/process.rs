@@ -1,5 +1,6 @@
 //! A function's process: how it starts, what it logs, and what it survives.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use crate::deployment::{
 };
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::runtime_api::LambdaProcess;
+use crate::support::tls::TlsFront;
 
 #[tokio::test]
 async fn a_broken_environment_ends_every_function_with_one_line_that_names_the_variable() {
@@ -30,6 +32,73 @@ async fn no_variable_of_the_template_has_a_silent_default() {
         environment.remove(missing);
         let lambda = LambdaProcess::start(executable("heartbeat"), &environment).await;
         refuses_to_start(&lambda, missing).await;
+    }
+}
+
+/// The connection is made while Lambda gives the function a whole core. Not every function is allowed this read, and
+/// none needs its answer.
+#[tokio::test]
+async fn a_starting_function_connects_to_the_database_before_it_asks_for_an_invocation() {
+    let deployment = Deployment::start().await;
+    for (binary, _) in BINARIES {
+        deployment.system.proxy.take();
+        let lambda = deployment.function(binary).await;
+        let tally = deployment.system.proxy.take();
+        if binary == "fallback" {
+            assert_eq!(tally.requests(), 0, "it needs no database");
+        } else {
+            assert_eq!(tally.operations(), ["GetItem"], "{binary}");
+            assert_eq!((tally.read_units(), tally.write_units()), (0.5, 0.0), "{binary}");
+        }
+        lambda.stop().await;
+        assert_eq!(lambda.logs(), Vec::<String>::new(), "{binary}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_starts_whether_its_database_answers_or_not() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("early").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let denied = Fault::Error(400, "AccessDeniedException");
+    for fault in [denied, Fault::Throttled, Fault::DropRequest, Fault::Hang] {
+        let name = format!("{fault:?}");
+        let away = deployment.system.proxy.inject(When::operation("GetItem"), fault);
+        let heartbeat = deployment.function("heartbeat").await;
+        assert!(away.hits() > 0, "{name}: it did not connect");
+        away.clear();
+        call(&heartbeat, beat.clone()).await.data();
+    }
+    deployment.system.proxy.close().await;
+    let heartbeat = deployment.function("heartbeat").await;
+    assert_eq!(call(&heartbeat, beat.clone()).await.status, 503);
+    deployment.system.proxy.reopen();
+    call(&heartbeat, beat).await.data();
+}
+
+#[tokio::test]
+async fn a_function_speaks_tls_with_whom_it_trusts_and_nobody_else() {
+    let deployment = Deployment::start().await;
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let upstream = deployment.system.proxy.endpoint().trim_start_matches("http://").to_owned();
+    let front = TlsFront::start(upstream, folder).await;
+    let agent = deployment.system.verified("private").await;
+    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+
+    let authorities = front.authorities.to_string_lossy().into_owned();
+    let tls = ("AWS_ENDPOINT_URL_DYNAMODB", front.url.as_str());
+    let trusting = deployment.function_with("heartbeat", &[tls, ("AWS_CA_BUNDLE", &authorities)]).await;
+    call(&trusting, beat.clone()).await.data();
+    let wary = deployment.function_with("heartbeat", &[tls]).await;
+    assert_eq!(call(&wary, beat).await.status, 503);
+
+    let empty = folder.join("no-authorities.pem");
+    std::fs::write(&empty, "nothing").expect("a folder to write to");
+    for bundle in ["/no/such/file", &empty.to_string_lossy()] {
+        let mut environment = deployment.environment("heartbeat");
+        environment.insert("AWS_CA_BUNDLE".to_owned(), bundle.to_owned());
+        let lambda = LambdaProcess::start(executable("heartbeat"), &environment).await;
+        refuses_to_start(&lambda, "AWS_CA_BUNDLE").await;
     }
 }
 

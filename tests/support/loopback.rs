@@ -23,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// How long a test waits for something that must happen, before it fails instead of hanging.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A request whose body has arrived.
 pub type Request = hyper::Request<Bytes>;
@@ -56,11 +56,20 @@ pub fn whole(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, Broken> {
 /// When `what` has not happened for a minute.
 #[track_caller]
 pub fn patiently<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    within(PATIENCE, what, future)
+}
+
+/// As [`patiently`], with another patience.
+///
+/// # Panics
+/// When `what` has not happened in this time.
+#[track_caller]
+pub fn within<F: Future>(time: Duration, what: &str, future: F) -> impl Future<Output = F::Output> {
     let caller = std::panic::Location::caller();
     async move {
-        tokio::time::timeout(PATIENCE, future)
+        tokio::time::timeout(time, future)
             .await
-            .unwrap_or_else(|_| panic!("{caller}: waited {PATIENCE:?} in vain for {what}"))
+            .unwrap_or_else(|_| panic!("{caller}: waited {time:?} in vain for {what}"))
     }
 }
 

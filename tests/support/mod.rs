@@ -7,6 +7,7 @@
 pub mod dynamodb_proxy;
 pub mod loopback;
 pub mod runtime_api;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -103,7 +104,8 @@ pub async fn dynamodb_endpoint() -> String {
 pub fn client(url: &str) -> Client {
     let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
     let url = Some(url.to_owned());
-    Endpoint { url, any_credentials, timeouts: PATIENT, ..Endpoint::from_env() }.client()
+    let endpoint = Endpoint::from_env().expect("a sound environment");
+    Endpoint { url, any_credentials, timeouts: PATIENT, ..endpoint }.client()
 }
 
 /// A running system of a test's own, with a clock that stands still until the test advances it.

@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::loopback::{Broken, LoopbackServer, Request, Response, patiently, whole};
+use super::loopback::{Broken, LoopbackServer, PATIENCE, Request, Response, patiently, whole, within};
 
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
@@ -37,6 +37,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub struct LambdaProcess {
     function: String,
     pid: u32,
+    started: Instant,
     api: Arc<RuntimeApi>,
     invocations: mpsc::UnboundedSender<Pending>,
     logs: watch::Receiver<Vec<String>>,
@@ -116,21 +117,35 @@ impl LambdaProcess {
     {
         let executable = executable.as_ref();
         let function = executable.file_stem().expect("an executable's path").to_string_lossy().into_owned();
+        Self::spawn_command(function, Command::new(executable), environment).await
+    }
+
+    /// As [`spawn`](Self::spawn), for a function whose executable takes arguments: an interpreter, or a tool that
+    /// watches it.
+    pub async fn spawn_command<K, V>(
+        function: String,
+        mut command: Command,
+        environment: impl IntoIterator<Item = (K, V)>,
+    ) -> Self
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
         let (invocations, queue) = mpsc::unbounded_channel();
         let api = Arc::new(RuntimeApi::new(queue));
         let serving = api.clone();
         let server = LoopbackServer::start(move |request| serving.clone().serve(request)).await;
 
-        let mut child = Command::new(executable)
+        command
             .env_clear()
             .envs(lambda_environment(&function, &server.address().to_string()))
             .envs(environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", executable.display()));
+            .kill_on_drop(true);
+        let started = Instant::now();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {function}: {error}"));
         let pid = child.id().expect("a process that was not waited for");
 
         let (log, logs) = watch::channel(Vec::new());
@@ -142,7 +157,7 @@ impl LambdaProcess {
         let (exited, exit) = watch::channel(None);
         tokio::spawn(supervise(child, readers, killed, exited));
 
-        Self { function, pid, api, invocations, logs, exit, kill, _server: server }
+        Self { function, pid, started, api, invocations, logs, exit, kill, _server: server }
     }
 
     /// Waits until the function asks for its next invocation, or has ended.
@@ -158,7 +173,7 @@ impl LambdaProcess {
     /// Invokes the function. Invocations that are made together are processed one by one.
     ///
     /// # Panics
-    /// When there is neither an answer nor an error within a minute.
+    /// When there is neither an answer nor an error within a minute after the deadline.
     pub async fn invoke(&self, event: Value) -> Invocation {
         self.invoke_with_deadline(event, DEADLINE).await
     }
@@ -172,7 +187,7 @@ impl LambdaProcess {
         self.invocations.send(pending).ok();
         tokio::select! {
             biased;
-            Ok(invocation) = patiently("the function's answer", replied) => invocation,
+            Ok(invocation) = within(remaining + PATIENCE, "the function's answer", replied) => invocation,
             status = self.ended() => Invocation::Error {
                 error_type: "Runtime.ExitError".to_owned(),
                 message: format!("the runtime ended ({status}): {}", self.logs().join("\n")),
@@ -188,6 +203,21 @@ impl LambdaProcess {
     /// How often the function has asked for an invocation.
     pub fn polls(&self) -> usize {
         self.api.progress.borrow().polls
+    }
+
+    /// When the process was started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How long after its start the function first asked for an invocation, if it has.
+    pub fn time_to_first_poll(&self) -> Option<Duration> {
+        Some(self.api.state().first_poll? - self.started)
+    }
+
+    /// How long after its start the function first answered, or reported an error, if it has.
+    pub fn time_to_first_answer(&self) -> Option<Duration> {
+        Some(self.api.state().first_answer? - self.started)
     }
 
     /// The process id.
@@ -307,6 +337,8 @@ struct Progress {
 struct State {
     under_way: HashMap<String, oneshot::Sender<Invocation>>,
     init_error: Option<ErrorReport>,
+    first_poll: Option<Instant>,
+    first_answer: Option<Instant>,
 }
 
 impl RuntimeApi {
@@ -345,6 +377,7 @@ impl RuntimeApi {
 
     /// Waits for an invocation, and hands it to the function.
     async fn next(&self) -> Result<Response, Broken> {
+        self.state().first_poll.get_or_insert_with(Instant::now);
         self.progress.send_modify(|progress| progress.polls += 1);
         // The other end is gone when the test has dropped the process.
         let pending = self.queue.lock().await.recv().await.ok_or(Broken)?;
@@ -378,7 +411,9 @@ impl RuntimeApi {
     }
 
     fn end(&self, id: &str, invocation: Invocation) -> Response {
-        match self.state().under_way.remove(id) {
+        let mut state = self.state();
+        state.first_answer.get_or_insert_with(Instant::now);
+        match state.under_way.remove(id) {
             Some(reply) => {
                 // A test that no longer waits has dropped the other end.
                 reply.send(invocation).ok();

@@ -107,14 +107,15 @@ impl Store {
 
     async fn sweep_segment(&self, segment: i32, settings: SweepSettings, now: Timestamp) -> SweepReport {
         let mut report = SweepReport::default();
+        let parallel = settings.segments > 1;
         let mut next: Option<Item> = None;
         while Instant::now() < settings.stop_at {
             let page = self
                 .client
                 .scan()
                 .table_name(&self.tables.agents)
-                .segment(segment)
-                .total_segments(settings.segments)
+                .set_segment(parallel.then_some(segment))
+                .set_total_segments(parallel.then_some(settings.segments))
                 .filter_expression(IS_NOT_LIVE)
                 .projection_expression(WHAT_LIVENESS_NEEDS)
                 .expression_attribute_values(":active", string(AgentState::Active.as_str()))

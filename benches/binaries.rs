@@ -1,0 +1,170 @@
+//! What is measured, built as it is deployed; and the rivals' runtimes.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Section;
+use crate::report::in_repository;
+
+/// Where everything lies that was built for the run.
+#[derive(Clone)]
+pub struct Binaries {
+    release: PathBuf,
+    folder: PathBuf,
+    functions: Vec<String>,
+}
+
+impl Binaries {
+    /// Builds what these sections need; `chosen` functions, or else all.
+    ///
+    /// # Errors
+    /// A program that is needed is not there, or a build failed: one line.
+    pub fn build(sections: &[Section], chosen: &[String]) -> Result<Self, String> {
+        let needs = |section| sections.contains(&section);
+        let executable = std::env::current_exe().map_err(|error| error.to_string())?;
+        let release = executable.ancestors().nth(2).ok_or("this program lies in no target folder")?;
+        let folder = release.join("benches");
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let functions = match chosen {
+            [] => FUNCTIONS.map(str::to_owned).into(),
+            chosen => chosen.to_owned(),
+        };
+        let binaries = Self { release: release.to_owned(), folder, functions };
+
+        if needs(Section::ColdStart) || needs(Section::Size) {
+            cargo("rollcall", &binaries.functions)?;
+        }
+        if needs(Section::Warm) || needs(Section::Sweep) {
+            cargo("rollcall", &["heartbeat", "sweep"])?;
+        }
+        if needs(Section::ColdStart) || needs(Section::Warm) {
+            cargo("rivals", &["empty", "bare-update"])?;
+        }
+        if needs(Section::ColdStart) {
+            binaries.install_rivals()?;
+        }
+        if needs(Section::Warm) {
+            found("valgrind")?;
+        }
+        if needs(Section::Load) {
+            found("wrk")?;
+        }
+        cargo("local", &["rollcall"])?;
+        Ok(binaries)
+    }
+
+    /// A release binary.
+    pub fn path(&self, binary: &str) -> PathBuf {
+        self.release.join(binary)
+    }
+
+    /// The functions whose cold starts and sizes are wanted.
+    pub fn functions(&self) -> &[String] {
+        &self.functions
+    }
+
+    /// Where the run may write.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A folder of this name, with nothing in it.
+    pub fn empty_folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.join(name);
+        // Absent at first.
+        fs::remove_dir_all(&folder).ok();
+        fs::create_dir_all(&folder).expect("a folder to write to");
+        folder
+    }
+
+    /// The same heartbeat in Python.
+    pub fn python(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(self.folder.join("python/bin/python"));
+        command.args(["-m", "awslambdaric", "heartbeat.handle"]);
+        command.current_dir(in_repository("benches/rivals/python"));
+        command
+    }
+
+    /// The same heartbeat in Node.
+    pub fn node(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("node");
+        command.arg(self.folder.join("node/heartbeat.mjs"));
+        command
+    }
+
+    fn install_rivals(&self) -> Result<(), String> {
+        let python = self.folder.join("python");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+        let requirements = in_repository("benches/rivals/python/requirements.txt");
+        run(Command::new(python.join("bin/pip")).args(["install", "--quiet", "-r"]).arg(requirements))?;
+
+        let node = self.folder.join("node");
+        fs::create_dir_all(&node).map_err(|error| format!("{}: {error}", node.display()))?;
+        for file in ["package.json", "heartbeat.mjs"] {
+            let from = in_repository("benches/rivals/node").join(file);
+            fs::copy(from, node.join(file)).map_err(|error| format!("{file}: {error}"))?;
+        }
+        run(Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"])
+            .current_dir(&node))
+    }
+}
+
+fn cargo(package: &str, binaries: &[impl AsRef<OsStr>]) -> Result<(), String> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release", "--package", package]);
+    // Ring's build script reads what Cargo says of this program, and would be run anew with all that needs it.
+    let own = ["MANIFEST_DIR", "MANIFEST_LINKS", "MANIFEST_PATH", "PKG_NAME"];
+    let version = ["MAJOR", "MINOR", "PATCH", "PRE"].map(|part| format!("PKG_VERSION_{part}"));
+    for name in own.iter().copied().chain(version.iter().map(String::as_str)) {
+        command.env_remove(format!("CARGO_{name}"));
+    }
+    for binary in binaries {
+        command.arg("--bin").arg(binary);
+    }
+    run(&mut command)
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{command:?}: {status}")),
+        Err(error) => Err(format!("{command:?}: {error}")),
+    }
+}
+
+fn found(program: &str) -> Result<(), String> {
+    let found = Command::new("which").arg(program).output().is_ok_and(|output| output.status.success());
+    if found { Ok(()) } else { Err(format!("{program} is needed; it is not installed")) }
+}
+
+/// The functions, by their binaries' names.
+pub const FUNCTIONS: [&str; 25] = [
+    "register",
+    "verify",
+    "heartbeat",
+    "events",
+    "rotate-key",
+    "enroll",
+    "agent-healthz",
+    "list-agents",
+    "create-agent",
+    "get-agent",
+    "update-agent",
+    "delete-agent",
+    "approve",
+    "revoke",
+    "restore",
+    "list-events",
+    "usage",
+    "workspace",
+    "create-token",
+    "list-tokens",
+    "delete-token",
+    "health",
+    "fallback",
+    "sweep",
+    "mint-token",
+];

@@ -1,0 +1,157 @@
+//! From the start of a process to its first `/next`, and to its first answer, over TLS.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::binaries::Binaries;
+use crate::calls;
+use crate::figures::{Sample, figure};
+use crate::goals::Goals;
+use crate::process::{cpu, megabytes, peak_memory};
+use crate::report::{self, Table};
+use crate::stack::Stack;
+use crate::support::runtime_api::LambdaProcess;
+
+const STARTS: usize = 30;
+
+/// What is started.
+struct Contender {
+    name: String,
+    command: Box<dyn Fn() -> Command>,
+    event: Value,
+    /// Until it connects to the database, in ms.
+    to_connection: Sample,
+    to_poll: Figures,
+    to_answer: Figures,
+}
+
+/// Wall and processor time in ms, memory in MB.
+#[derive(Default)]
+struct Figures {
+    wall: Sample,
+    cpu: Sample,
+    memory: Sample,
+}
+
+impl Figures {
+    fn take(&mut self, wall: Option<Duration>, pid: u32) {
+        self.wall.push_millis(wall.expect("it was waited for"));
+        self.cpu.push_millis(cpu(pid));
+        self.memory.push(megabytes(peak_memory(pid)));
+    }
+}
+
+impl Contender {
+    fn new(name: &str, command: impl Fn() -> Command + 'static, event: Value) -> Self {
+        let (to_connection, to_poll, to_answer) = Default::default();
+        Self { name: name.to_owned(), command: Box::new(command), event, to_connection, to_poll, to_answer }
+    }
+
+    /// One start that waits for an invocation, and one that finds it waiting.
+    async fn start(&mut self, stack: &Stack) {
+        let environment = stack.environment();
+        let spawn = || LambdaProcess::spawn_command(self.name.clone(), (self.command)(), &environment);
+
+        stack.tls.take_last_client();
+        let idle = spawn().await;
+        idle.ready().await;
+        assert!(idle.is_alive(), "{} ended: {}", self.name, idle.logs().join("\n"));
+        if let Some(connected) = stack.tls.take_last_client() {
+            self.to_connection.push_millis(connected - idle.started());
+        }
+        self.to_poll.take(idle.time_to_first_poll(), idle.pid());
+        idle.stop().await;
+
+        let invoked = spawn().await;
+        let answer = invoked.invoke(self.event.clone()).await;
+        assert!(!answer.is_error(), "{}: {answer:?}", self.name);
+        if let Some(status) = answer.answer()["statusCode"].as_u64() {
+            assert!(status < 500, "{} answers {status}: {}", self.name, invoked.logs().join("\n"));
+        }
+        invoked.ready().await;
+        self.to_answer.take(invoked.time_to_first_answer(), invoked.pid());
+        invoked.stop().await;
+    }
+}
+
+pub async fn measure(binaries: &Binaries, goals: &mut Goals) {
+    let stack = Stack::start(binaries).await;
+    let mut contenders = contenders(binaries, &stack);
+    for _ in 0..STARTS {
+        for contender in &mut contenders {
+            contender.start(&stack).await;
+        }
+    }
+    let of = |name: &str| contenders.iter().find(|contender| contender.name == name).expect("a contender");
+    let (empty, heartbeat) = (of("empty"), of("heartbeat"));
+
+    let mut to_poll =
+        Table::new(["", "wall, × empty", "wall, ms", "CPU, ms", "peak RSS, MB", "until it connects, ms"]);
+    let mut to_answer = Table::new(["", "wall, × empty", "wall, ms", "CPU, ms", "peak RSS, MB"]);
+    for contender in &contenders {
+        let line = |figures: &Figures, empty: &Figures| {
+            [
+                contender.name.clone(),
+                figure(figures.wall.over(&empty.wall).median()),
+                figures.wall.show(),
+                figures.cpu.show(),
+                figure(figures.memory.median()),
+            ]
+        };
+        let connects = &contender.to_connection;
+        let connects = if connects.is_empty() { String::new() } else { connects.show() };
+        to_poll.row([line(&contender.to_poll, &empty.to_poll).as_slice(), &[connects]].concat());
+        to_answer.row(line(&contender.to_answer, &empty.to_answer));
+    }
+    report::write("cold-start-next", &to_poll);
+    report::write("cold-start-answer", &to_answer);
+
+    for (figures, sample) in [
+        ("exec to first `/next`, heartbeat, against the empty binary", &heartbeat.to_poll.wall),
+        ("the same until it connects to DynamoDB, which it does before `/next`", &heartbeat.to_connection),
+    ] {
+        let ratio = sample.over(&empty.to_poll.wall).median();
+        goals.add(figures, "≤ 2 × wall", format!("{} ×", figure(ratio)), ratio <= 2.0);
+    }
+    for (rival, name, to_poll, to_answer) in [("node", "Node", 30.0, 10.0), ("python", "Python", 60.0, 15.0)]
+    {
+        let rival = of(rival);
+        let ratio = rival.to_poll.wall.over(&heartbeat.to_poll.wall).median();
+        let figures = format!("exec to first `/next`, against {name} with its SDK");
+        goals.add(
+            &figures,
+            &format!("≥ {to_poll} × faster"),
+            format!("{} ×", figure(ratio)),
+            ratio >= to_poll,
+        );
+        let ratio = rival.to_answer.wall.over(&heartbeat.to_answer.wall).median();
+        let figures = format!("exec to first answer with TLS, against {name} with its SDK");
+        goals.add(
+            &figures,
+            &format!("≥ {to_answer} × faster"),
+            format!("{} ×", figure(ratio)),
+            ratio >= to_answer,
+        );
+    }
+}
+
+fn contenders(binaries: &Binaries, stack: &Stack) -> Vec<Contender> {
+    let beat = calls::heartbeat(&stack.fleet).event();
+    let binary = |name: &str, event: Value| {
+        let path = binaries.path(name);
+        Contender::new(name, move || Command::new(&path), event)
+    };
+    let mut contenders = vec![binary("empty", beat.clone()), binary("bare-update", beat.clone())];
+    let served = calls::all(&stack.fleet);
+    let jobs =
+        [("sweep", json!({ "source": "rollcall.sweep" })), ("mint-token", json!({ "kind": "operator" }))];
+    let functions = served.iter().map(|call| (call.binary, call.event())).chain(jobs);
+    let wanted = functions.filter(|(name, _)| binaries.functions().iter().any(|wanted| wanted == name));
+    contenders.extend(wanted.map(|(name, event)| binary(name, event)));
+    let (python, node) = (binaries.clone(), binaries.clone());
+    contenders.push(Contender::new("python", move || python.python(), beat.clone()));
+    contenders.push(Contender::new("node", move || node.node(), beat));
+    contenders
+}

@@ -1,0 +1,98 @@
+//! The local system under load: how many heartbeats it takes over HTTP, and how long they take.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::binaries::Binaries;
+use crate::figures::{Sample, figure, thousands};
+use crate::goals::Goals;
+use crate::process::{cpu, megabytes, peak_memory};
+use crate::report::{self, Table, in_repository};
+use crate::system::System;
+
+const FLEETS: [usize; 3] = [1, 100, 10_000];
+const CONNECTIONS: usize = 16;
+const SECONDS: usize = 5;
+const ROUNDS: usize = 3;
+
+pub async fn measure(binaries: &Binaries, goals: &mut Goals) {
+    let header =
+        ["data", "agents", "heartbeats/s", "p50, ms", "p99, ms", "p99 / p50", "CPU, µs", "peak RSS, MB"];
+    let mut table = Table::new(header);
+    for place in ["memory", "disk"] {
+        for agents in FLEETS {
+            let system = System::of(binaries, place);
+            let made = system.agents(agents).await;
+            let keys: Vec<&str> = made.iter().map(|agent| agent.key.as_str()).collect();
+            let file = binaries.folder().join("keys");
+            std::fs::write(&file, keys.join("\n")).expect("a folder to write to");
+            let run = Run::of(&system, "heartbeats.lua", &system.heartbeat_url(), &file.to_string_lossy());
+            let agents_shown = thousands(u32::try_from(agents).map(f64::from).unwrap_or_default());
+            table.row(run.row(place, &agents_shown));
+            if (place, agents) == ("memory", 1) {
+                let run = Run::of(&system, "engine.lua", &system.dynamodb, &made[0].id);
+                table.row(run.row("memory", "the engine alone, its write straight to its port"));
+            }
+            if (place, agents) == ("memory", 10_000) {
+                let (rate, tail) = (run.rate.median(), run.p99.over(&run.p50).median());
+                let figures = "local system in memory, 10,000 agents";
+                goals.add(figures, "≥ 5,000 heartbeats/s", thousands(rate), rate >= 5_000.0);
+                goals.add(figures, "p99 ≤ 10 × p50", format!("{} ×", figure(tail)), tail <= 10.0);
+            }
+        }
+    }
+    report::write("load", &table);
+}
+
+/// The figures of one fleet: per round, and the system's memory in MB.
+struct Run {
+    rate: Sample,
+    p50: Sample,
+    p99: Sample,
+    cpu: Sample,
+    memory: f64,
+}
+
+impl Run {
+    fn of(system: &System, script: &str, url: &str, argument: &str) -> Self {
+        let [mut rate, mut p50, mut p99, mut processor] = <[Sample; 4]>::default();
+        for _ in 0..ROUNDS {
+            let before = cpu(system.pid());
+            let result = load(script, url, argument);
+            let used = cpu(system.pid()) - before;
+            let number = |name: &str| result[name].as_f64().expect("a number");
+            assert!(number("failures") < 1.0, "{script}: {result}");
+            rate.push(number("answers") / number("microseconds") * 1e6);
+            p50.push(number("p50") / 1e3);
+            p99.push(number("p99") / 1e3);
+            processor.push(used.as_secs_f64() * 1e6 / number("answers"));
+        }
+        Self { rate, p50, p99, cpu: processor, memory: megabytes(peak_memory(system.pid())) }
+    }
+
+    fn row(&self, place: &str, agents: &str) -> [String; 8] {
+        [
+            place.to_owned(),
+            agents.to_owned(),
+            self.rate.show(),
+            self.p50.show(),
+            self.p99.show(),
+            figure(self.p99.over(&self.p50).median()),
+            self.cpu.show(),
+            figure(self.memory),
+        ]
+    }
+}
+
+/// Five seconds of wrk with one of the scripts and its argument.
+fn load(script: &str, url: &str, argument: &str) -> Value {
+    let mut wrk = Command::new("wrk");
+    wrk.current_dir(in_repository("benches/wrk"));
+    wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
+    wrk.args(["--duration", &format!("{SECONDS}s"), "--script", script, url, argument]);
+    let output = wrk.output().expect("wrk");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.starts_with('{'));
+    serde_json::from_str(line.unwrap_or_else(|| panic!("wrk: {text}"))).expect("JSON")
+}

@@ -1,0 +1,169 @@
+//! Where DynamoDB is, and how it is reached: credentials, time limits, and whom to trust.
+
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+
+use crate::config::{ConfigError, env};
+
+/// The AWS SDK's own time limits. The longest operation ends well inside the 10 s that the template gives an
+/// HTTP function.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2_500);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
+const ATTEMPTS: u32 = 3;
+
+/// Lambda freezes an idle environment, and its connections die unnoticed; DynamoDB closes them after a minute.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(55);
+
+/// How long the AWS SDK waits for DynamoDB.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For one sending.
+    pub attempt: Duration,
+    /// For an operation, all its sendings together.
+    pub operation: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: CONNECT_TIMEOUT, attempt: ATTEMPT_TIMEOUT, operation: OPERATION_TIMEOUT }
+    }
+}
+
+/// The roots of Amazon Trust Services, which sign AWS's public endpoints: <https://www.amazontrust.com/repository/>.
+/// Reading the machine's store of 140 roots instead takes longer than all the rest of a cold start.
+const AMAZON_ROOTS: &str = include_str!("amazon-roots.pem");
+
+/// The beginnings of regions that have roots of their own.
+const OTHER_ROOTS: [&str; 4] = ["cn-", "us-iso", "eu-iso", "eusc-"];
+
+/// Where DynamoDB is.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    /// Another endpoint than AWS's own, as a URL. `AWS_ENDPOINT_URL_DYNAMODB`.
+    pub url: Option<String>,
+    /// `AWS_REGION`.
+    pub region: Option<String>,
+    /// Fixed credentials for an engine that checks none; else the environment's.
+    pub any_credentials: bool,
+    /// Whom to trust, in PEM, instead of Amazon's roots or the machine's. The file that `AWS_CA_BUNDLE` names.
+    pub ca_bundle: Option<String>,
+    /// How long to wait for it.
+    pub timeouts: Timeouts,
+}
+
+impl Endpoint {
+    /// What the function's environment says.
+    ///
+    /// # Errors
+    /// `AWS_CA_BUNDLE` names a file without certificates.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Ok(Self {
+            url: env("AWS_ENDPOINT_URL_DYNAMODB"),
+            region: env("AWS_REGION"),
+            any_credentials: false,
+            ca_bundle: env("AWS_CA_BUNDLE").map(|path| certificates(&path)).transpose()?,
+            timeouts: Timeouts::default(),
+        })
+    }
+
+    /// A client for this endpoint. It connects with its first request.
+    ///
+    /// # Panics
+    /// What stands in the bundle of certificates is sound PEM, and no certificate.
+    #[must_use]
+    pub fn client(self) -> Client {
+        let mut tls = TlsContext::builder();
+        if let Some(roots) = self.roots() {
+            tls = tls.with_trust_store(TrustStore::empty().with_pem_certificate(roots));
+        }
+        let http_client = Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .tls_context(tls.build().expect("a context that was only put together"))
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .build_https();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(self.timeouts.connect)
+            .operation_attempt_timeout(self.timeouts.attempt)
+            .operation_timeout(self.timeouts.operation)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(Duration::from_millis(50))
+            .with_max_backoff(Duration::from_millis(500));
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(self.region.unwrap_or_else(|| "us-east-1".to_owned())))
+            .http_client(http_client)
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        let config = match self.url {
+            Some(url) => config.endpoint_url(url),
+            None => config,
+        };
+        let config = if self.any_credentials {
+            config.credentials_provider(Credentials::new("rollcall", "rollcall", None, None, "any"))
+        } else {
+            config.credentials_provider(EnvironmentVariableCredentialsProvider::new())
+        };
+        Client::from_conf(config.build())
+    }
+
+    /// Whom to trust; `None` for whom the machine trusts.
+    fn roots(&self) -> Option<&str> {
+        let region = self.region.as_deref().unwrap_or_default();
+        let is_amazons = self.url.is_none() && !OTHER_ROOTS.iter().any(|other| region.starts_with(other));
+        self.ca_bundle.as_deref().or(is_amazons.then_some(AMAZON_ROOTS))
+    }
+}
+
+/// Reads a file of certificates in PEM.
+fn certificates(path: &str) -> Result<String, ConfigError> {
+    let broken = |problem: String| ConfigError::new("AWS_CA_BUNDLE", format!("{path}: {problem}"));
+    let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(broken("holds no certificate".to_owned())),
+        Ok(_) => Ok(text),
+        Err(error) => Err(broken(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_region(region: &str) -> Endpoint {
+        Endpoint { region: Some(region.to_owned()), ..Endpoint::default() }
+    }
+
+    #[test]
+    fn awss_public_endpoints_are_trusted_by_amazons_roots() {
+        assert_eq!(CertificateDer::pem_slice_iter(AMAZON_ROOTS.as_bytes()).flatten().count(), 5);
+        for region in ["us-east-1", "eu-central-1", "us-gov-west-1"] {
+            assert_eq!(in_region(region).roots(), Some(AMAZON_ROOTS), "{region}");
+        }
+    }
+
+    #[test]
+    fn other_endpoints_are_trusted_as_the_machine_does() {
+        for region in ["cn-north-1", "us-isob-east-1", "eusc-de-east-1"] {
+            assert_eq!(in_region(region).roots(), None, "{region}");
+        }
+        let elsewhere = Endpoint { url: Some("https://localhost".to_owned()), ..in_region("us-east-1") };
+        assert_eq!(elsewhere.roots(), None);
+        let bundle = Endpoint { ca_bundle: Some("a bundle".to_owned()), ..elsewhere };
+        assert_eq!(bundle.roots(), Some("a bundle"));
+    }
+}
