@@ -1,12 +1,16 @@
 //! What is measured, built as it is deployed; and the rivals' runtimes.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::Section;
 use crate::report::in_repository;
+
+/// The functions' package.
+const FUNCTIONS: &str = "rollcall";
 
 /// Where everything lies that was built for the run.
 #[derive(Clone)]
@@ -28,30 +32,36 @@ impl Binaries {
         let folder = release.join("benches");
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let functions = match chosen {
-            [] => FUNCTIONS.map(str::to_owned).into(),
+            [] => functions()?,
             chosen => chosen.to_owned(),
         };
         let binaries = Self { release: release.to_owned(), folder, functions };
 
-        if needs(Section::ColdStart) || needs(Section::Size) {
-            cargo("rollcall", &binaries.functions)?;
+        let programs = [
+            (Section::ColdStart, "python3"),
+            (Section::ColdStart, "node"),
+            (Section::ColdStart, "npm"),
+            (Section::Warm, "valgrind"),
+            (Section::Load, "wrk"),
+        ];
+        for (_, program) in programs.into_iter().filter(|(section, _)| needs(*section)) {
+            found(program)?;
         }
-        if needs(Section::Warm) || needs(Section::Sweep) {
-            cargo("rollcall", &["heartbeat", "sweep"])?;
-        }
+
+        let mut wanted = vec!["rollcall"];
         if needs(Section::ColdStart) || needs(Section::Warm) {
-            cargo("rivals", &["empty", "bare-update"])?;
+            wanted.extend(["empty", "bare-update", "heartbeat"]);
         }
+        if needs(Section::ColdStart) || needs(Section::Size) {
+            wanted.extend(binaries.functions.iter().map(String::as_str));
+        }
+        if needs(Section::Sweep) {
+            wanted.push("sweep");
+        }
+        cargo(&wanted)?;
         if needs(Section::ColdStart) {
             binaries.install_rivals()?;
         }
-        if needs(Section::Warm) {
-            found("valgrind")?;
-        }
-        if needs(Section::Load) {
-            found("wrk")?;
-        }
-        cargo("local", &["rollcall"])?;
         Ok(binaries)
     }
 
@@ -112,9 +122,30 @@ impl Binaries {
     }
 }
 
-fn cargo(package: &str, binaries: &[impl AsRef<OsStr>]) -> Result<(), String> {
+/// The names of all functions: the binaries of the package.
+fn functions() -> Result<Vec<String>, String> {
     let mut command = Command::new("cargo");
-    command.args(["build", "--release", "--package", package]);
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(in_repository(""));
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("{command:?}: {error}"))?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages
+        .filter(|package| package["name"] == FUNCTIONS)
+        .filter_map(|package| package["targets"].as_array())
+        .flatten();
+    let binaries = targets.filter(|target| target["kind"][0] == "bin");
+    Ok(binaries.filter_map(|binary| binary["name"].as_str()).map(str::to_owned).collect())
+}
+
+/// Builds release binaries, all at once: their features are unified then, as when `sam build` builds the workspace's
+/// default members, and their dependencies are built once.
+fn cargo(binaries: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--release"]);
+    for package in [FUNCTIONS, "local", "rivals"] {
+        command.args(["--package", package]);
+    }
     // Ring's build script reads what Cargo says of this program, and would be run anew with all that needs it.
     let own = ["MANIFEST_DIR", "MANIFEST_LINKS", "MANIFEST_PATH", "PKG_NAME"];
     let version = ["MAJOR", "MINOR", "PATCH", "PRE"].map(|part| format!("PKG_VERSION_{part}"));
@@ -122,7 +153,7 @@ fn cargo(package: &str, binaries: &[impl AsRef<OsStr>]) -> Result<(), String> {
         command.env_remove(format!("CARGO_{name}"));
     }
     for binary in binaries {
-        command.arg("--bin").arg(binary);
+        command.args(["--bin", binary]);
     }
     run(&mut command)
 }
@@ -139,32 +170,3 @@ fn found(program: &str) -> Result<(), String> {
     let found = Command::new("which").arg(program).output().is_ok_and(|output| output.status.success());
     if found { Ok(()) } else { Err(format!("{program} is needed; it is not installed")) }
 }
-
-/// The functions, by their binaries' names.
-pub const FUNCTIONS: [&str; 25] = [
-    "register",
-    "verify",
-    "heartbeat",
-    "events",
-    "rotate-key",
-    "enroll",
-    "agent-healthz",
-    "list-agents",
-    "create-agent",
-    "get-agent",
-    "update-agent",
-    "delete-agent",
-    "approve",
-    "revoke",
-    "restore",
-    "list-events",
-    "usage",
-    "workspace",
-    "create-token",
-    "list-tokens",
-    "delete-token",
-    "health",
-    "fallback",
-    "sweep",
-    "mint-token",
-];

@@ -36,6 +36,20 @@ impl DynamoDb {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// Every row of a table.
+    pub async fn scan(&self, table: &str) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let mut input = json!({ "TableName": table });
+        loop {
+            let mut page = self.call("Scan", &input).await;
+            rows.append(page["Items"].as_array_mut().expect("rows"));
+            match page["LastEvaluatedKey"].take() {
+                Value::Null => return rows,
+                last => input["ExclusiveStartKey"] = last,
+            }
+        }
+    }
+
     /// Puts rows into a table, 25 at a time.
     pub async fn put(&self, table: &str, rows: &[Value]) {
         for rows in rows.chunks(25) {

@@ -1,15 +1,17 @@
 //! The local system under load: how many heartbeats it takes over HTTP, and how long they take.
 
+use std::collections::HashMap;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::binaries::Binaries;
+use crate::dynamodb::DynamoDb;
 use crate::figures::{Sample, figure, thousands};
 use crate::goals::Goals;
 use crate::process::{cpu, megabytes, peak_memory};
 use crate::report::{self, Table, in_repository};
-use crate::system::System;
+use crate::system::{AGENTS_TABLE, System};
 
 const FLEETS: [usize; 3] = [1, 100, 10_000];
 const CONNECTIONS: usize = 16;
@@ -20,21 +22,22 @@ pub async fn measure(binaries: &Binaries, goals: &mut Goals) {
     let header =
         ["data", "agents", "heartbeats/s", "p50, ms", "p99, ms", "p99 / p50", "CPU, µs", "peak RSS, MB"];
     let mut table = Table::new(header);
+    let agents = Agents::register(binaries).await;
     for place in ["memory", "disk"] {
-        for agents in FLEETS {
+        for count in FLEETS {
             let system = System::of(binaries, place);
-            let made = system.agents(agents).await;
-            let keys: Vec<&str> = made.iter().map(|agent| agent.key.as_str()).collect();
+            DynamoDb::at(&system.dynamodb).put(AGENTS_TABLE, &agents.rows[..count]).await;
             let file = binaries.folder().join("keys");
-            std::fs::write(&file, keys.join("\n")).expect("a folder to write to");
+            std::fs::write(&file, agents.keys[..count].join("\n")).expect("a folder to write to");
             let run = Run::of(&system, "heartbeats.lua", &system.heartbeat_url(), &file.to_string_lossy());
-            let agents_shown = thousands(u32::try_from(agents).map(f64::from).unwrap_or_default());
-            table.row(run.row(place, &agents_shown));
-            if (place, agents) == ("memory", 1) {
-                let run = Run::of(&system, "engine.lua", &system.dynamodb, &made[0].id);
+            let count_shown = thousands(u32::try_from(count).map(f64::from).unwrap_or_default());
+            table.row(run.row(place, &count_shown));
+            if (place, count) == ("memory", 1) {
+                let agent_id = agents.rows[0]["agent_id"]["S"].as_str().expect("an id");
+                let run = Run::of(&system, "engine.lua", &system.dynamodb, agent_id);
                 table.row(run.row("memory", "the engine alone, its write straight to its port"));
             }
-            if (place, agents) == ("memory", 10_000) {
+            if (place, count) == ("memory", 10_000) {
                 let (rate, tail) = (run.rate.median(), run.p99.over(&run.p50).median());
                 let figures = "local system in memory, 10,000 agents";
                 goals.add(figures, "≥ 5,000 heartbeats/s", thousands(rate), rate >= 5_000.0);
@@ -43,6 +46,26 @@ pub async fn measure(binaries: &Binaries, goals: &mut Goals) {
         }
     }
     report::write("load", &table);
+}
+
+/// Active agents, as their clients and the database know them, in the same order. They are registered once, and
+/// their rows put into every system that is measured.
+struct Agents {
+    keys: Vec<String>,
+    rows: Vec<Value>,
+}
+
+impl Agents {
+    async fn register(binaries: &Binaries) -> Self {
+        let system = System::in_memory(binaries);
+        let agents = system.agents(FLEETS[2]).await;
+        let rows = DynamoDb::at(&system.dynamodb).scan(AGENTS_TABLE).await;
+        let id = |row: &Value| row["agent_id"]["S"].as_str().expect("an id").to_owned();
+        let mut rows: HashMap<String, Value> = rows.into_iter().map(|row| (id(&row), row)).collect();
+        let (keys, rows) =
+            agents.into_iter().map(|agent| (agent.key, rows.remove(&agent.id).expect("its row"))).unzip();
+        Self { keys, rows }
+    }
 }
 
 /// The figures of one fleet: per round, and the system's memory in MB.

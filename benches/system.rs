@@ -18,6 +18,9 @@ use crate::report::in_repository;
 /// Registrations under way at once.
 const REGISTERING: usize = 16;
 
+/// The local system's table of agents.
+pub const AGENTS_TABLE: &str = "rollcall-AgentsTable";
+
 /// A running system. Dropping it kills the process.
 pub struct System {
     process: Child,
@@ -190,7 +193,7 @@ fn free_port() -> u16 {
 /// The environment that the template gives to every function, on the local system's tables.
 pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
     let given = [
-        ("AGENTS_TABLE", "rollcall-AgentsTable"),
+        ("AGENTS_TABLE", AGENTS_TABLE),
         ("EVENTS_TABLE", "rollcall-EventsTable"),
         ("WINDOWS_TABLE", "rollcall-WindowsTable"),
         ("TOKENS_TABLE", "rollcall-TokensTable"),

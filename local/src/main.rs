@@ -160,8 +160,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut parameters = BTreeMap::from_iter(arguments.parameter);
     parameters.insert("Registration".to_owned(), registration.clone());
     parameters.insert("Approval".to_owned(), approval.clone());
-    // The embedded engine sorts the whole table for every page of a segment.
-    parameters.entry("SweepSegments".to_owned()).or_insert_with(|| "1".to_owned());
+    if !matches!(database, Database::Endpoint(_)) {
+        // The embedded engine sorts the whole table for every page of a segment.
+        parameters.entry("SweepSegments".to_owned()).or_insert_with(|| "1".to_owned());
+    }
     let defaults = Options::default();
     let options = Options {
         template: arguments.template.unwrap_or(defaults.template),

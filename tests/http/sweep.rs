@@ -234,6 +234,21 @@ async fn the_report_counts_every_row() {
     );
 }
 
+/// A page has 2,000 rows.
+#[tokio::test]
+async fn a_large_table_is_swept_page_by_page() {
+    let system = TestSystem::with().parameter("SweepSegments", "1").start().await;
+    let lease = |number: u64| if number.is_multiple_of(100) { silent() } else { START };
+    make(&system, (0..4_001).map(lease)).await;
+    system.proxy.take();
+
+    let report = system.sweep().await;
+    assert_eq!((&report["scanned"], &report["live"]), (&json!(4_001), &json!(3_960)));
+    assert_eq!((&report["announced"], &report["complete"]), (&json!(41), &json!(true)));
+    let tally = system.proxy.take();
+    assert_eq!(tally.operations().iter().filter(|operation| **operation == "Scan").count(), 3);
+}
+
 #[tokio::test]
 async fn an_empty_table_is_swept() {
     let system = TestSystem::start().await;

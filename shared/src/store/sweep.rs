@@ -87,6 +87,10 @@ agent_state <> :active \
 const WHAT_LIVENESS_NEEDS: &str = "\
 agent_id, agent_state, tolerance_ms, last_seen_at, lease_expires_at, verified_at, offline_since";
 
+/// Rows to a page. As many fill little less than the 1 MB at which DynamoDB ends a page by itself; without a limit
+/// the embedded engine would read the whole rest of the table for each.
+const PAGE: i32 = 2_000;
+
 impl Store {
     /// Scans all agents once and announces each transition, with its event, in one transaction that is
     /// conditional on what the scan saw. Memory does not grow with the table: one page per segment.
@@ -114,6 +118,7 @@ impl Store {
                 .client
                 .scan()
                 .table_name(&self.tables.agents)
+                .limit(PAGE)
                 .set_segment(parallel.then_some(segment))
                 .set_total_segments(parallel.then_some(settings.segments))
                 .filter_expression(IS_NOT_LIVE)
