@@ -1,5 +1,6 @@
 //! What is measured, built as it is deployed; and the rivals' runtimes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,8 @@ pub struct Binaries {
     release: PathBuf,
     folder: PathBuf,
     functions: Vec<String>,
+    /// Programs that are started without a search path.
+    programs: BTreeMap<&'static str, PathBuf>,
 }
 
 impl Binaries {
@@ -35,8 +38,6 @@ impl Binaries {
             [] => functions()?,
             chosen => chosen.to_owned(),
         };
-        let binaries = Self { release: release.to_owned(), folder, functions };
-
         let programs = [
             (Section::ColdStart, "python3"),
             (Section::ColdStart, "node"),
@@ -44,13 +45,16 @@ impl Binaries {
             (Section::Warm, "valgrind"),
             (Section::Load, "wrk"),
         ];
-        for (_, program) in programs.into_iter().filter(|(section, _)| needs(*section)) {
-            found(program)?;
-        }
+        let programs = programs.into_iter().filter(|(section, _)| needs(*section));
+        let programs: Result<_, String> = programs.map(|(_, name)| Ok((name, found(name)?))).collect();
+        let binaries = Self { release: release.to_owned(), folder, functions, programs: programs? };
 
         let mut wanted = vec!["rollcall"];
         if needs(Section::ColdStart) || needs(Section::Warm) {
             wanted.extend(["empty", "bare-update", "heartbeat"]);
+        }
+        if needs(Section::Load) {
+            wanted.push("heartbeat");
         }
         if needs(Section::ColdStart) || needs(Section::Size) {
             wanted.extend(binaries.functions.iter().map(String::as_str));
@@ -89,32 +93,36 @@ impl Binaries {
         folder
     }
 
+    /// A program that the sections needed.
+    pub fn program(&self, name: &str) -> &Path {
+        &self.programs[name]
+    }
+
     /// The same heartbeat in Python.
     pub fn python(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(self.folder.join("python/bin/python"));
-        command.args(["-m", "awslambdaric", "heartbeat.handle"]);
-        command.current_dir(in_repository("benches/rivals/python"));
+        let python = self.folder.join("python");
+        let mut command = tokio::process::Command::new(python.join("bin/python"));
+        command.args(["-m", "awslambdaric", "heartbeat.handle"]).current_dir(python);
         command
     }
 
     /// The same heartbeat in Node.
     pub fn node(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("node");
+        let mut command = tokio::process::Command::new(self.program("node"));
         command.arg(self.folder.join("node/heartbeat.mjs"));
         command
     }
 
     fn install_rivals(&self) -> Result<(), String> {
-        let python = self.folder.join("python");
+        let (python, node) = (self.folder.join("python"), self.folder.join("node"));
         run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
         let requirements = in_repository("benches/rivals/python/requirements.txt");
         run(Command::new(python.join("bin/pip")).args(["install", "--quiet", "-r"]).arg(requirements))?;
 
-        let node = self.folder.join("node");
         fs::create_dir_all(&node).map_err(|error| format!("{}: {error}", node.display()))?;
-        for file in ["package.json", "heartbeat.mjs"] {
-            let from = in_repository("benches/rivals/node").join(file);
-            fs::copy(from, node.join(file)).map_err(|error| format!("{file}: {error}"))?;
+        for file in ["python/heartbeat.py", "node/package.json", "node/heartbeat.mjs"] {
+            let from = in_repository("benches/rivals").join(file);
+            fs::copy(from, self.folder.join(file)).map_err(|error| format!("{file}: {error}"))?;
         }
         run(Command::new("npm")
             .args(["install", "--silent", "--no-audit", "--no-fund", "--no-package-lock"])
@@ -166,7 +174,11 @@ fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
-fn found(program: &str) -> Result<(), String> {
-    let found = Command::new("which").arg(program).output().is_ok_and(|output| output.status.success());
-    if found { Ok(()) } else { Err(format!("{program} is needed; it is not installed")) }
+/// Where a program lies.
+fn found(program: &str) -> Result<PathBuf, String> {
+    let path = Command::new("which").arg(program).output().map_err(|error| format!("which: {error}"))?;
+    match String::from_utf8_lossy(&path.stdout).trim() {
+        "" => Err(format!("{program} is needed; it is not installed")),
+        path => Ok(path.into()),
+    }
 }

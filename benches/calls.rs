@@ -15,6 +15,8 @@ pub struct Call {
     pub path: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
+    /// The status of its answer.
+    pub status: u16,
 }
 
 impl Call {
@@ -28,7 +30,8 @@ impl Call {
     ) -> Self {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { binary, what, method, path: path.into(), headers, body }
+        let status = if binary == "fallback" { 404 } else { 200 };
+        Self { binary, what, method, path: path.into(), headers, body, status }
     }
 
     /// The event that API Gateway makes of it.
@@ -51,26 +54,36 @@ impl Call {
 
 /// The steady heartbeat.
 pub fn heartbeat(fleet: &Fleet) -> Call {
-    heartbeat_that_says(fleet, "healthy", "heartbeat")
+    heartbeat_of(&fleet.agent.key)
+}
+
+/// The steady heartbeat of the agent with this key.
+pub fn heartbeat_of(key: &str) -> Call {
+    heartbeat_that_says(key, "healthy", "heartbeat")
 }
 
 /// An announced absence: two heartbeats.
 pub fn absence(fleet: &Fleet) -> [Call; 2] {
     [
-        heartbeat_that_says(fleet, "offline", "heartbeat that says `offline`"),
-        heartbeat_that_says(fleet, "healthy", "first heartbeat after an absence"),
+        heartbeat_that_says(&fleet.agent.key, "offline", "heartbeat that says `offline`"),
+        heartbeat_that_says(&fleet.agent.key, "healthy", "first heartbeat after an absence"),
     ]
 }
 
-fn heartbeat_that_says(fleet: &Fleet, status: &str, what: &'static str) -> Call {
-    let body = json!({ "apiKey": fleet.agent.key, "status": status });
+fn heartbeat_that_says(key: &str, status: &str, what: &'static str) -> Call {
+    let body = json!({ "apiKey": key, "status": status });
     Call::new("heartbeat", what, Method::POST, "/api/agents/heartbeat", &[], &body)
 }
 
 /// One call of each function behind the API. They can be made in this order, again and again.
 pub fn all(fleet: &Fleet) -> Vec<Call> {
+    all_with(fleet, "renamed")
+}
+
+/// The same, with another new name for the agent that gets one.
+pub fn all_with(fleet: &Fleet, new_name: &str) -> Vec<Call> {
     let mut calls = of_agents(fleet);
-    calls.extend(of_operators(fleet));
+    calls.extend(of_operators(fleet, new_name));
     calls.push(Call::new("health", "readiness", Method::GET, "/readyz", &[], &Value::Null));
     calls.push(Call::new("fallback", "an unknown route", Method::GET, "/nowhere", &[], &Value::Null));
     calls
@@ -100,7 +113,7 @@ fn of_agents(fleet: &Fleet) -> Vec<Call> {
     ]
 }
 
-fn of_operators(fleet: &Fleet) -> Vec<Call> {
+fn of_operators(fleet: &Fleet, new_name: &str) -> Vec<Call> {
     let bearer = format!("Bearer {}", fleet.operator_token);
     let (agents, tokens) = ("/api/v1/agents".to_owned(), "/api/v1/tokens".to_owned());
     let other = |rest: &str| format!("{agents}/{}{rest}", fleet.other.id);
@@ -109,10 +122,10 @@ fn of_operators(fleet: &Fleet) -> Vec<Call> {
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     let none = Value::Null;
     let calls = [
-        ("list-agents", "a list of agents", &get, format!("{agents}?cursor="), none.clone()),
+        ("list-agents", "a page of 5 agents", &get, format!("{agents}?cursor=&limit=5"), none.clone()),
         ("create-agent", "an operator creates an agent", &post, agents.clone(), json!({ "name": "created" })),
         ("get-agent", "one agent", &get, other(""), none.clone()),
-        ("update-agent", "change an agent", &Method::PATCH, other(""), json!({ "name": "renamed" })),
+        ("update-agent", "change an agent", &Method::PATCH, other(""), json!({ "name": new_name })),
         ("delete-agent", "delete nobody", &delete, nobodys(&agents), none.clone()),
         ("revoke", "revoke", &post, other("/revoke"), json!({})),
         ("restore", "restore", &post, other("/restore"), none.clone()),
@@ -122,7 +135,7 @@ fn of_operators(fleet: &Fleet) -> Vec<Call> {
         ("usage", "an agent's usage", &get, other("/usage"), none.clone()),
         ("workspace", "an agent's files", &get, other("/workspace"), none.clone()),
         ("create-token", "mint a token", &post, tokens.clone(), token),
-        ("list-tokens", "list tokens", &get, tokens.clone(), none.clone()),
+        ("list-tokens", "list a handful of tokens", &get, tokens.clone(), none.clone()),
         ("delete-token", "delete no token", &delete, nobodys(&tokens), none),
     ];
     let headers = [("authorization", bearer.as_str())];

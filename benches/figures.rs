@@ -53,7 +53,7 @@ impl Sample {
     }
 }
 
-/// A number with three significant digits, or all of a whole number's.
+/// A number with three significant digits, but no more than two decimals, or all digits of a whole number.
 pub fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => thousands(value),

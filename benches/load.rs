@@ -1,51 +1,72 @@
 //! The local system under load: how many heartbeats it takes over HTTP, and how long they take.
 
 use std::collections::HashMap;
+use std::future::ready;
+use std::path::PathBuf;
 use std::process::Command;
 
+use hyper::body::Bytes;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::binaries::Binaries;
+use crate::calls;
 use crate::dynamodb::DynamoDb;
 use crate::figures::{Sample, figure, thousands};
-use crate::goals::Goals;
 use crate::process::{cpu, megabytes, peak_memory};
-use crate::report::{self, Table, in_repository};
-use crate::system::{AGENTS_TABLE, System};
+use crate::report::{Report, Table, in_repository};
+use crate::support::loopback::{Broken, LoopbackServer, Request};
+use crate::support::runtime_api::LambdaProcess;
+use crate::system::{AGENTS_TABLE, System, environment};
 
 const FLEETS: [usize; 3] = [1, 100, 10_000];
 const CONNECTIONS: usize = 16;
 const SECONDS: usize = 5;
 const ROUNDS: usize = 3;
 
-pub async fn measure(binaries: &Binaries, goals: &mut Goals) {
+pub async fn measure(binaries: &Binaries, report: &mut Report) {
     let header =
         ["data", "agents", "heartbeats/s", "p50, ms", "p99, ms", "p99 / p50", "CPU, µs", "peak RSS, MB"];
     let mut table = Table::new(header);
     let agents = Agents::register(binaries).await;
+    let keys = binaries.folder().join("keys");
     for place in ["memory", "disk"] {
         for count in FLEETS {
-            let system = System::of(binaries, place);
-            DynamoDb::at(&system.dynamodb).put(AGENTS_TABLE, &agents.rows[..count]).await;
-            let file = binaries.folder().join("keys");
-            std::fs::write(&file, agents.keys[..count].join("\n")).expect("a folder to write to");
-            let run = Run::of(&system, "heartbeats.lua", &system.heartbeat_url(), &file.to_string_lossy());
-            let count_shown = thousands(u32::try_from(count).map(f64::from).unwrap_or_default());
-            table.row(run.row(place, &count_shown));
-            if (place, count) == ("memory", 1) {
-                let agent_id = agents.rows[0]["agent_id"]["S"].as_str().expect("an id");
-                let run = Run::of(&system, "engine.lua", &system.dynamodb, agent_id);
-                table.row(run.row("memory", "the engine alone, its write straight to its port"));
+            let system = agents.system(binaries, place, count).await;
+            std::fs::write(&keys, agents.keys[..count].join("\n")).expect("a folder to write to");
+            let heartbeats =
+                Load { script: "heartbeats.lua", url: system.heartbeat_url(), argument: keys.clone() };
+            let mut run = Run::default();
+            let shown = thousands(u32::try_from(count).map(f64::from).unwrap_or_default());
+            if (place, count) != ("memory", 10_000) {
+                for _ in 0..ROUNDS {
+                    run.round(&system, &heartbeats);
+                }
+                table.row(run.row(place, &shown));
+                continue;
             }
-            if (place, count) == ("memory", 10_000) {
-                let (rate, tail) = (run.rate.median(), run.p99.over(&run.p50).median());
-                let figures = "local system in memory, 10,000 agents";
-                goals.add(figures, "≥ 5,000 heartbeats/s", thousands(rate), rate >= 5_000.0);
-                goals.add(figures, "p99 ≤ 10 × p50", format!("{} ×", figure(tail)), tail <= 10.0);
+            let engine = agents.system(binaries, place, count).await;
+            let write = binaries.folder().join("write");
+            std::fs::write(&write, write_of_a_heartbeat(binaries, &agents.keys[0]).await).expect("a folder");
+            let writes = Load { script: "writes.lua", url: engine.dynamodb.clone(), argument: write };
+            let mut engine_run = Run::default();
+            for _ in 0..ROUNDS {
+                run.round(&system, &heartbeats);
+                engine_run.round(&engine, &writes);
             }
+            table.row(run.row(place, &shown));
+            table.row(engine_run.row(place, "one heartbeat's write, straight to the engine"));
+
+            let (rate, tail) = (run.rate.median(), run.p99.over(&run.p50).median());
+            let figures = "local system in memory, 10,000 agents";
+            report.open_goal(figures, "≥ 5,000 heartbeats/s", thousands(rate), rate >= 5_000.0);
+            report.goal(figures, "p99 ≤ 10 × p50", format!("{} ×", figure(tail)), tail <= 10.0);
+            let part = run.rate.over(&engine_run.rate).median();
+            let figures = "the same, against the writes that the engine alone takes";
+            report.goal(figures, "≥ 0.5 ×", format!("{} ×", figure(part)), part >= 0.5);
         }
     }
-    report::write("load", &table);
+    report.table("load", &table);
 }
 
 /// Active agents, as their clients and the database know them, in the same order. They are registered once, and
@@ -66,9 +87,25 @@ impl Agents {
             agents.into_iter().map(|agent| (agent.key, rows.remove(&agent.id).expect("its row"))).unzip();
         Self { keys, rows }
     }
+
+    /// A system with the first of them in its table.
+    async fn system(&self, binaries: &Binaries, place: &str, count: usize) -> System {
+        let system = System::of(binaries, place);
+        DynamoDb::at(&system.dynamodb).put(AGENTS_TABLE, &self.rows[..count]).await;
+        system
+    }
 }
 
-/// The figures of one fleet: per round, and the system's memory in MB.
+/// What wrk sends where.
+struct Load {
+    script: &'static str,
+    url: String,
+    /// The script's: a file.
+    argument: PathBuf,
+}
+
+/// The figures of one system: per round, and its memory in MB.
+#[derive(Default)]
 struct Run {
     rate: Sample,
     p50: Sample,
@@ -78,20 +115,28 @@ struct Run {
 }
 
 impl Run {
-    fn of(system: &System, script: &str, url: &str, argument: &str) -> Self {
-        let [mut rate, mut p50, mut p99, mut processor] = <[Sample; 4]>::default();
-        for _ in 0..ROUNDS {
-            let before = cpu(system.pid());
-            let result = load(script, url, argument);
-            let used = cpu(system.pid()) - before;
-            let number = |name: &str| result[name].as_f64().expect("a number");
-            assert!(number("failures") < 1.0, "{script}: {result}");
-            rate.push(number("answers") / number("microseconds") * 1e6);
-            p50.push(number("p50") / 1e3);
-            p99.push(number("p99") / 1e3);
-            processor.push(used.as_secs_f64() * 1e6 / number("answers"));
-        }
-        Self { rate, p50, p99, cpu: processor, memory: megabytes(peak_memory(system.pid())) }
+    /// Five seconds of wrk.
+    fn round(&mut self, system: &System, load: &Load) {
+        let before = cpu(system.pid());
+        let mut wrk = Command::new("wrk");
+        wrk.current_dir(in_repository("benches/wrk"));
+        wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
+        wrk.args(["--duration", &format!("{SECONDS}s"), "--script", load.script, &load.url])
+            .arg(&load.argument);
+        let output = wrk.output().expect("wrk");
+        let used = cpu(system.pid()) - before;
+
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find(|line| line.starts_with('{'));
+        let result: Value =
+            serde_json::from_str(line.unwrap_or_else(|| panic!("wrk: {text}"))).expect("JSON");
+        let number = |name: &str| result[name].as_f64().expect("a number");
+        assert!(number("failures") < 1.0, "{}: {result}", load.script);
+        self.rate.push(number("answers") / number("microseconds") * 1e6);
+        self.p50.push(number("p50") / 1e3);
+        self.p99.push(number("p99") / 1e3);
+        self.cpu.push(used.as_secs_f64() * 1e6 / number("answers"));
+        self.memory = megabytes(peak_memory(system.pid()));
     }
 
     fn row(&self, place: &str, agents: &str) -> [String; 8] {
@@ -108,14 +153,19 @@ impl Run {
     }
 }
 
-/// Five seconds of wrk with one of the scripts and its argument.
-fn load(script: &str, url: &str, argument: &str) -> Value {
-    let mut wrk = Command::new("wrk");
-    wrk.current_dir(in_repository("benches/wrk"));
-    wrk.args(["--threads", "1", "--connections", &CONNECTIONS.to_string()]);
-    wrk.args(["--duration", &format!("{SECONDS}s"), "--script", script, url, argument]);
-    let output = wrk.output().expect("wrk");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find(|line| line.starts_with('{'));
-    serde_json::from_str(line.unwrap_or_else(|| panic!("wrk: {text}"))).expect("JSON")
+/// The write that the heartbeat function sends for this key, as JSON: taken down by an endpoint that answers nothing.
+async fn write_of_a_heartbeat(binaries: &Binaries, key: &str) -> Bytes {
+    let (seen, mut writes) = mpsc::unbounded_channel();
+    let endpoint = LoopbackServer::start(move |request: Request| {
+        if request.headers()["x-amz-target"] == "DynamoDB_20120810.UpdateItem" {
+            // The first one is enough.
+            seen.send(request.into_body()).ok();
+        }
+        ready(Err(Broken))
+    })
+    .await;
+    let environment = environment(&format!("http://{}", endpoint.address()));
+    let function = LambdaProcess::start(binaries.path("heartbeat"), environment).await;
+    function.invoke(calls::heartbeat_of(key).event()).await;
+    writes.recv().await.expect("the heartbeat's write")
 }

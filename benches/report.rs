@@ -1,8 +1,9 @@
 //! The tables: printed, and put into docs/performance.md.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// A table of Markdown.
 pub struct Table {
@@ -32,32 +33,74 @@ impl std::fmt::Display for Table {
 
 const PAGE: &str = "docs/performance.md";
 
-/// Prints what was measured, and puts it between the marks `<!-- name -->` and `<!-- end -->` of the page.
-pub fn write(name: &str, content: &impl ToString) {
-    let content = content.to_string();
-    println!("## {name}\n\n{content}");
-    let page = page();
-    let (before, _, after) = parts(&page, name);
-    fs::write(in_repository(PAGE), format!("{before}{content}{after}")).expect(PAGE);
+/// What one run measures: tables, and goals.
+pub struct Report {
+    rewrites_page: bool,
+    goals: Vec<Goal>,
 }
 
-/// What stands between the marks of this name.
-pub fn read(name: &str) -> String {
-    parts(&page(), name).1.to_owned()
+struct Goal {
+    figure: String,
+    bound: String,
+    measured: String,
+    reached: bool,
+    /// Whether a run fails that misses it.
+    binding: bool,
 }
 
-fn page() -> String {
-    fs::read_to_string(in_repository(PAGE)).expect(PAGE)
+impl Report {
+    /// A run of everything rewrites the page, so that all of its tables come from one run; another one only prints.
+    pub const fn new(rewrites_page: bool) -> Self {
+        Self { rewrites_page, goals: Vec::new() }
+    }
+
+    /// Prints what was measured, and puts it between the marks `<!-- name -->` and `<!-- end -->` of the page.
+    pub fn table(&self, name: &str, content: &impl ToString) {
+        let content = content.to_string();
+        println!("## {name}\n\n{content}");
+        if self.rewrites_page {
+            let page = fs::read_to_string(in_repository(PAGE)).expect(PAGE);
+            fs::write(in_repository(PAGE), with_part(&page, name, &content)).expect(PAGE);
+        }
+    }
+
+    /// A run that misses this one fails.
+    pub fn goal(&mut self, figure: &str, bound: &str, measured: String, reached: bool) {
+        self.add(figure, bound, measured, reached, true);
+    }
+
+    /// Not reached so far; the page says what stands in the way. A run that misses it does not fail.
+    pub fn open_goal(&mut self, figure: &str, bound: &str, measured: String, reached: bool) {
+        self.add(figure, bound, measured, reached, false);
+    }
+
+    fn add(&mut self, figure: &str, bound: &str, measured: String, reached: bool, binding: bool) {
+        let (figure, bound) = (figure.to_owned(), bound.to_owned());
+        self.goals.push(Goal { figure, bound, measured, reached, binding });
+    }
+
+    /// Ends the run. It fails if a goal was missed that is not an open one.
+    pub fn conclude(self) -> ExitCode {
+        let mut table = Table::new(["figure", "goal", "measured", "reached"]);
+        for Goal { figure, bound, measured, reached, .. } in &self.goals {
+            let reached = if *reached { "yes" } else { "**no**" };
+            table.row([figure.clone(), bound.clone(), measured.clone(), reached.to_owned()]);
+        }
+        self.table("goals", &table);
+        let missed: Vec<&Goal> = self.goals.iter().filter(|goal| !goal.reached).collect();
+        let failed = missed.iter().any(|goal| goal.binding);
+        println!("{} goals, {} missed", self.goals.len(), missed.len());
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
 }
 
-/// The page up to the content of these marks, the content, and the rest.
-fn parts<'a>(page: &'a str, name: &str) -> (&'a str, &'a str, &'a str) {
+/// The page with another content between the marks of this name.
+fn with_part(page: &str, name: &str, content: &str) -> String {
     let begin = format!("<!-- {name} -->\n");
     let place = page.find(&begin).unwrap_or_else(|| panic!("no mark {begin:?} in {PAGE}")) + begin.len();
     let (before, rest) = page.split_at(place);
     let length = rest.find("<!-- end -->").unwrap_or_else(|| panic!("{name} has no end"));
-    let (content, after) = rest.split_at(length);
-    (before, content, after)
+    format!("{before}{content}{}", &rest[length..])
 }
 
 /// A path in the repository.
@@ -75,12 +118,11 @@ pub fn version(program: &str, argument: &str) -> String {
 /// What the figures were taken on.
 pub fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models: Vec<&str> =
-        cpus.lines().filter_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).collect();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     format!(
         "{} × {}; {}; {}; Node {}; {}.\n",
-        models.len(),
-        models.first().unwrap_or(&"unknown processor"),
+        std::thread::available_parallelism().map_or(0, NonZero::get),
+        model.unwrap_or("a processor without a name"),
         version("rustc", "--version"),
         version("valgrind", "--version"),
         version("node", "--version"),

@@ -7,11 +7,10 @@ use zip::{CompressionMethod, ZipWriter};
 
 use crate::binaries::Binaries;
 use crate::figures::figure;
-use crate::goals::Goals;
 use crate::process::megabytes;
-use crate::report::{self, Table};
+use crate::report::{Report, Table};
 
-pub fn measure(binaries: &Binaries, goals: &mut Goals) {
+pub fn measure(binaries: &Binaries, report: &mut Report) {
     let mut table = Table::new(["function", "binary, MB", "zip, MB"]);
     let mut largest = 0.0_f64;
     for name in binaries.functions() {
@@ -20,8 +19,13 @@ pub fn measure(binaries: &Binaries, goals: &mut Goals) {
         largest = largest.max(zipped);
         table.row([format!("`{name}`"), figure(megabytes(bytes.len() as u64)), figure(zipped)]);
     }
-    report::write("size", &table);
-    goals.add("zip per function, the largest", "≤ 2.5 MB", format!("{} MB", figure(largest)), largest <= 2.5);
+    report.table("size", &table);
+    report.goal(
+        "zip per function, the largest",
+        "≤ 2.5 MB",
+        format!("{} MB", figure(largest)),
+        largest <= 2.5,
+    );
 }
 
 /// The size of the zip file that holds a function.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -25,7 +24,7 @@ pub const AGENTS_TABLE: &str = "rollcall-AgentsTable";
 pub struct System {
     process: Child,
     pub operator_token: String,
-    /// The engine's URL.
+    /// The embedded engine's URL.
     pub dynamodb: String,
     url: String,
     http: reqwest::Client,
@@ -82,21 +81,21 @@ impl System {
         for limit in ["RateLimitPerMinute", "RegisterLimitPerIp", "VerifyFailureLimitPerIp"] {
             command.args(["--parameter", &format!("{limit}=1000000000")]);
         }
-        let mut dynamodb = String::new();
         if !arguments.contains(&"--dynamodb") {
-            let port = free_port().to_string();
-            dynamodb = format!("http://127.0.0.1:{port}");
-            command.args(["--dynamodb-port", &port]);
+            command.args(["--dynamodb-port", "0"]);
         }
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the local system");
         let mut output = BufReader::new(process.stdout.take().expect("a pipe"));
-        let mut url = String::new();
+        let (mut url, mut dynamodb) = <(String, String)>::default();
         let mut line = String::new();
         let operator_token = loop {
             line.clear();
             assert!(output.read_line(&mut line).is_ok_and(|length| length > 0), "the local system ended");
             if let Some(address) = line.trim().strip_prefix("Rollcall listens on ") {
                 address.clone_into(&mut url);
+            }
+            if let Some((_, engine)) = line.split_once("DynamoDB        ") {
+                engine.split_whitespace().next().expect("a URL").clone_into(&mut dynamodb);
             }
             if let Some((_, token)) = line.split_once("operator token  ") {
                 break token.split_whitespace().next().expect("a token").to_owned();
@@ -185,12 +184,8 @@ fn boundless_template(binaries: &Binaries) -> PathBuf {
     path
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// The environment that the template gives to every function, on the local system's tables.
+/// The environment that the template gives to every function, on the local system's tables, with limits out of the
+/// way and a single segment to sweep, as the engine likes it.
 pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
     let given = [
         ("AGENTS_TABLE", AGENTS_TABLE),

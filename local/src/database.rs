@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// The embedded engine: for what DynamoDB does by itself.
     engine: Option<dynoxide::Database>,
+    /// Where the embedded engine answers other clients.
+    pub(crate) engine_url: Option<String>,
     _stopped: watch::Sender<()>,
     _lock: Option<File>,
 }
@@ -86,7 +88,8 @@ impl Connection {
                 let url = Some(url.clone());
                 let endpoint = Endpoint { url, any_credentials, timeouts, ..Endpoint::from_env()? };
                 let client = endpoint.client();
-                return Ok(Self { client, engine: None, _stopped: watch::Sender::new(()), _lock: None });
+                let stopped = watch::Sender::new(());
+                return Ok(Self { client, engine: None, engine_url: None, _stopped: stopped, _lock: None });
             }
             Database::Memory => (dynoxide::Database::memory(), None),
             Database::Folder(folder) => {
@@ -100,8 +103,11 @@ impl Connection {
         let url = serve(engine.clone(), port, stopped.subscribe())
             .await
             .map_err(|error| DatabaseError::Engine(format!("cannot listen on port {port}: {error}")))?;
-        let endpoint = Endpoint { url: Some(url), any_credentials: true, timeouts, ..Endpoint::default() };
-        Ok(Self { client: endpoint.client(), engine: Some(engine), _stopped: stopped, _lock: lock })
+        let engine_url = Some(url);
+        let endpoint =
+            Endpoint { url: engine_url.clone(), any_credentials: true, timeouts, ..Endpoint::default() };
+        let client = endpoint.client();
+        Ok(Self { client, engine: Some(engine), engine_url, _stopped: stopped, _lock: lock })
     }
 
     /// Makes the tables that are not there yet.

@@ -49,14 +49,8 @@ struct Arguments {
     #[arg(long, value_name = "URL")]
     dynamodb: Option<String>,
     /// Loopback port on which the embedded engine answers the AWS CLI and SDKs, to look into the tables
-    #[arg(
-        long,
-        value_name = "PORT",
-        default_value_t = 0,
-        hide_default_value = true,
-        conflicts_with = "dynamodb"
-    )]
-    dynamodb_port: u16,
+    #[arg(long, value_name = "PORT", conflicts_with = "dynamodb")]
+    dynamodb_port: Option<u16>,
     /// Who may register: anybody, or holders of an enrollment token
     #[arg(long, value_enum, default_value_t = Registration::Open)]
     registration: Registration,
@@ -169,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         template: arguments.template.unwrap_or(defaults.template),
         parameters,
         database,
-        dynamodb_port: arguments.dynamodb_port,
+        dynamodb_port: arguments.dynamodb_port.unwrap_or_default(),
         table_prefix: defaults.table_prefix,
         listen: arguments.listen,
         port: arguments.port,
@@ -193,6 +187,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             (format!("  enrollment token  {token}\n"), header)
         }
     };
+    let engine = match (arguments.dynamodb_port, system.engine_url()) {
+        (Some(_), Some(url)) => format!("  DynamoDB        {url}  (any credentials)\n"),
+        _ => String::new(),
+    };
     let place = match (&arguments.dynamodb, arguments.memory) {
         (Some(url), _) => format!("DynamoDB at {url}"),
         (None, true) => "in memory, gone when this process ends".to_owned(),
@@ -201,6 +199,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     println!(
         "Rollcall listens on {url}\n\
          \x20 data            {place}\n\
+         {engine}\
          \x20 registration    {registration}  (--registration open | enrollment)\n\
          \x20 approval        {approval}  (--approval key | operator)\n\
          \x20 operator token  {operator}\n\

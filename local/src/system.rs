@@ -239,6 +239,12 @@ impl System {
         self.address
     }
 
+    /// Where the embedded engine answers, if there is one.
+    #[must_use]
+    pub fn engine_url(&self) -> Option<&str> {
+        self.database.engine_url.as_deref()
+    }
+
     /// Invokes a job by its binary's name, as a schedule or IAM would. `None`: there is no such job.
     pub async fn run_job(&self, binary: &str, input: &str) -> Option<Result<Value, JobError>> {
         run_job(&self.jobs, &self.clock, binary, input).await

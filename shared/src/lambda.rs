@@ -109,16 +109,16 @@ where
 async fn serve_endpoint(app: &'static App, endpoint: Endpoint) -> Result<(), Error> {
     let endpoint = &endpoint;
     lambda_http::run(service_fn(move |request: Request| async move {
-        Ok::<_, Infallible>(Finished(respond(app, endpoint, request, Timestamp::now()).await))
+        Ok::<_, Infallible>(TextResponse(respond(app, endpoint, request, Timestamp::now()).await))
     }))
     .await
 }
 
 /// A response whose body is text already. The runtime would otherwise read and convert it once more, and link every
 /// character set of the web for that.
-struct Finished(Response<Body>);
+struct TextResponse(Response<Body>);
 
-impl IntoResponse for Finished {
+impl IntoResponse for TextResponse {
     fn into_response(self) -> BoxFuture<'static, Response<Body>> {
         ready(self.0).boxed()
     }

@@ -14,21 +14,23 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// A loopback port that speaks TLS and passes everything on.
-pub struct TlsFront {
+pub struct TlsProxy {
     /// `https://localhost:…`
     pub url: String,
-    /// Whom its clients trust, as PEM: the authority that signed its certificate, and as many others as a function
-    /// trusts on AWS.
-    pub authorities: PathBuf,
+    /// Whom its clients trust, as PEM: the root above its certificate, and those that a function trusts on AWS.
+    pub ca_bundle: PathBuf,
     last_client: Arc<Mutex<Option<Instant>>>,
 }
 
-impl TlsFront {
-    /// Puts TLS before `upstream`, a host and port; its authority's certificate goes into `folder`.
+impl TlsProxy {
+    /// Puts TLS before `upstream`, a host and port; the bundle of roots goes into `folder`.
     pub async fn start(upstream: String, folder: &Path) -> Self {
-        let (acceptor, authorities) = certificates(folder);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
+        let (acceptor, root) = certificates();
+        let ca_bundle = folder.join(format!("roots-{port}.pem"));
+        let amazons = include_str!("../../shared/src/store/amazon-roots.pem");
+        std::fs::write(&ca_bundle, root + amazons).expect("a folder to write to");
         let last_client = Arc::new(Mutex::new(None));
         let connected = last_client.clone();
         tokio::spawn(async move {
@@ -37,7 +39,7 @@ impl TlsFront {
                 tokio::spawn(pass_on(client, acceptor.clone(), upstream.clone()));
             }
         });
-        Self { url: format!("https://localhost:{port}"), authorities, last_client }
+        Self { url: format!("https://localhost:{port}"), ca_bundle, last_client }
     }
 
     /// When the last client connected, if one has since this was last asked.
@@ -55,19 +57,29 @@ async fn pass_on(client: TcpStream, acceptor: TlsAcceptor, upstream: String) {
     tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
 }
 
-fn certificates(folder: &Path) -> (TlsAcceptor, PathBuf) {
-    let authority_key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "an authority of its own");
-    let authority = params.self_signed(&authority_key).expect("a certificate");
-    let issuer = Issuer::new(params, authority_key);
+/// A certificate for `localhost`, below an intermediate as AWS's are; and the root above them, as PEM.
+fn certificates() -> (TlsAcceptor, String) {
+    let new_key = || KeyPair::generate().expect("a key");
+    let named = |name: &str, is_ca: IsCa| {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = is_ca;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let authority = |name: &str| named(name, IsCa::Ca(BasicConstraints::Unconstrained));
 
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-    params.distinguished_name.push(DnType::CommonName, "localhost");
-    let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-    let chain = vec![certificate.der().clone(), authority.der().clone()];
+    let root_key = new_key();
+    let root = authority("root").self_signed(&root_key).expect("a certificate");
+    let root_issuer = Issuer::new(authority("root"), root_key);
+    let intermediate_key = new_key();
+    let intermediate =
+        authority("intermediate").signed_by(&intermediate_key, &root_issuer).expect("a certificate");
+    let intermediate_issuer = Issuer::new(authority("intermediate"), intermediate_key);
+    let key = new_key();
+    let certificate =
+        named("localhost", IsCa::NoCa).signed_by(&key, &intermediate_issuer).expect("a certificate");
+
+    let chain = vec![certificate.der().clone(), intermediate.der().clone()];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -75,9 +87,5 @@ fn certificates(folder: &Path) -> (TlsAcceptor, PathBuf) {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a key that fits");
-
-    let path = folder.join("authorities.pem");
-    let amazons = include_str!("../../shared/src/store/amazon-roots.pem");
-    std::fs::write(&path, authority.pem() + amazons).expect("a folder to write to");
-    (TlsAcceptor::from(Arc::new(config)), path)
+    (TlsAcceptor::from(Arc::new(config)), root.pem())
 }

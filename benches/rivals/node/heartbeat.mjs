@@ -18,6 +18,11 @@ function agentId(key) {
   return digest.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
+function otherCounters(slot) {
+  const others = [...Array(13).keys()].filter((other) => other !== slot);
+  return ["b", "c"].flatMap((kind) => others.map((other) => kind + other)).join(",");
+}
+
 async function handle(event) {
   const body = JSON.parse(event.body);
   const key = Buffer.from(body.apiKey, "hex");
@@ -33,8 +38,9 @@ async function handle(event) {
           " AND (attribute_not_exists(#counter) OR #counter < :limit OR last_seen_at < :window_start)",
         UpdateExpression:
           "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health" +
-          " ADD #counter :one, requests_total :one",
-        ExpressionAttributeNames: { "#counter": `b${window % 61}` },
+          " ADD #counter :one, requests_total :one REMOVE " +
+          otherCounters(window % 13),
+        ExpressionAttributeNames: { "#counter": `b${window % 13}` },
         ExpressionAttributeValues: {
           ":digest": { B: sha256(key) },
           ":active": { S: "active" },

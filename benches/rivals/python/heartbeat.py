@@ -20,6 +20,10 @@ def agent_id(key):
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+def other_counters(slot):
+    return ",".join(f"{kind}{other}" for kind in "bc" for other in range(13) if other != slot)
+
+
 def handle(event, context):
     body = json.loads(event["body"])
     key = bytes.fromhex(body["apiKey"])
@@ -33,8 +37,8 @@ def handle(event, context):
             " AND attribute_not_exists(offline_since)"
             " AND (attribute_not_exists(#counter) OR #counter < :limit OR last_seen_at < :window_start)",
             UpdateExpression="SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health"
-            " ADD #counter :one, requests_total :one",
-            ExpressionAttributeNames={"#counter": f"b{window % 61}"},
+            " ADD #counter :one, requests_total :one REMOVE " + other_counters(window % 13),
+            ExpressionAttributeNames={"#counter": f"b{window % 13}"},
             ExpressionAttributeValues={
                 ":digest": {"B": hashlib.sha256(key).digest()},
                 ":active": {"S": "active"},

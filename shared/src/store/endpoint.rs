@@ -42,11 +42,22 @@ impl Default for Timeouts {
 }
 
 /// The roots of Amazon Trust Services, which sign AWS's public endpoints: <https://www.amazontrust.com/repository/>.
-/// Reading the machine's store of 140 roots instead takes longer than all the rest of a cold start.
+/// Reading the 140 roots of the machine's store takes longer than making all the rest of a client.
 const AMAZON_ROOTS: &str = include_str!("amazon-roots.pem");
 
 /// The beginnings of regions that have roots of their own.
 const OTHER_ROOTS: [&str; 4] = ["cn-", "us-iso", "eu-iso", "eusc-"];
+
+/// Whom a client trusts.
+#[derive(Debug, PartialEq, Eq)]
+enum Trust<'a> {
+    /// The roots in this PEM.
+    Roots(&'a str),
+    /// Whom the machine trusts.
+    Machine,
+    /// Nobody: there is no TLS.
+    Nobody,
+}
 
 /// Where DynamoDB is.
 #[derive(Clone, Debug, Default)]
@@ -81,16 +92,18 @@ impl Endpoint {
     /// A client for this endpoint. It connects with its first request.
     ///
     /// # Panics
-    /// What stands in the bundle of certificates is sound PEM, and no certificate.
+    /// [`ca_bundle`](Self::ca_bundle) holds something else than certificates.
     #[must_use]
     pub fn client(self) -> Client {
-        let mut tls = TlsContext::builder();
-        if let Some(roots) = self.roots() {
-            tls = tls.with_trust_store(TrustStore::empty().with_pem_certificate(roots));
-        }
+        let trust = match self.trust() {
+            Trust::Roots(pem) => TrustStore::empty().with_pem_certificate(pem),
+            Trust::Machine => TrustStore::default(),
+            Trust::Nobody => TrustStore::empty(),
+        };
+        let tls = TlsContext::builder().with_trust_store(trust).build();
         let http_client = Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .tls_context(tls.build().expect("a context that was only put together"))
+            .tls_context(tls.expect("a context that was only put together"))
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .build_https();
         let timeouts = TimeoutConfig::builder()
@@ -120,11 +133,15 @@ impl Endpoint {
         Client::from_conf(config.build())
     }
 
-    /// Whom to trust; `None` for whom the machine trusts.
-    fn roots(&self) -> Option<&str> {
+    fn trust(&self) -> Trust<'_> {
         let region = self.region.as_deref().unwrap_or_default();
-        let is_amazons = self.url.is_none() && !OTHER_ROOTS.iter().any(|other| region.starts_with(other));
-        self.ca_bundle.as_deref().or(is_amazons.then_some(AMAZON_ROOTS))
+        let has_other_roots = OTHER_ROOTS.iter().any(|other| region.starts_with(other));
+        match (&self.ca_bundle, &self.url) {
+            (_, Some(url)) if url.starts_with("http://") => Trust::Nobody,
+            (Some(bundle), _) => Trust::Roots(bundle),
+            (None, None) if !has_other_roots => Trust::Roots(AMAZON_ROOTS),
+            (None, _) => Trust::Machine,
+        }
     }
 }
 
@@ -133,11 +150,14 @@ fn certificates(path: &str) -> Result<String, ConfigError> {
     let broken = |problem: String| ConfigError::new("AWS_CA_BUNDLE", format!("{path}: {problem}"));
     let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(broken("holds no certificate".to_owned())),
-        Ok(_) => Ok(text),
-        Err(error) => Err(broken(error.to_string())),
+    let certificates = certificates.map_err(|error| broken(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(broken("holds no certificate".to_owned()));
     }
+    for certificate in &certificates {
+        webpki::anchor_from_trusted_cert(certificate).map_err(|error| broken(error.to_string()))?;
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -152,18 +172,20 @@ mod tests {
     fn awss_public_endpoints_are_trusted_by_amazons_roots() {
         assert_eq!(CertificateDer::pem_slice_iter(AMAZON_ROOTS.as_bytes()).flatten().count(), 5);
         for region in ["us-east-1", "eu-central-1", "us-gov-west-1"] {
-            assert_eq!(in_region(region).roots(), Some(AMAZON_ROOTS), "{region}");
+            assert_eq!(in_region(region).trust(), Trust::Roots(AMAZON_ROOTS), "{region}");
         }
     }
 
     #[test]
     fn other_endpoints_are_trusted_as_the_machine_does() {
         for region in ["cn-north-1", "us-isob-east-1", "eusc-de-east-1"] {
-            assert_eq!(in_region(region).roots(), None, "{region}");
+            assert_eq!(in_region(region).trust(), Trust::Machine, "{region}");
         }
-        let elsewhere = Endpoint { url: Some("https://localhost".to_owned()), ..in_region("us-east-1") };
-        assert_eq!(elsewhere.roots(), None);
-        let bundle = Endpoint { ca_bundle: Some("a bundle".to_owned()), ..elsewhere };
-        assert_eq!(bundle.roots(), Some("a bundle"));
+        let elsewhere = |url: &str| Endpoint { url: Some(url.to_owned()), ..in_region("us-east-1") };
+        assert_eq!(elsewhere("https://localhost").trust(), Trust::Machine);
+        assert_eq!(elsewhere("http://localhost").trust(), Trust::Nobody);
+        let bundle = |url: &str| Endpoint { ca_bundle: Some("a bundle".to_owned()), ..elsewhere(url) };
+        assert_eq!(bundle("https://localhost").trust(), Trust::Roots("a bundle"));
+        assert_eq!(bundle("http://localhost").trust(), Trust::Nobody);
     }
 }

@@ -87,8 +87,8 @@ agent_state <> :active \
 const WHAT_LIVENESS_NEEDS: &str = "\
 agent_id, agent_state, tolerance_ms, last_seen_at, lease_expires_at, verified_at, offline_since";
 
-/// Rows to a page. As many fill little less than the 1 MB at which DynamoDB ends a page by itself; without a limit
-/// the embedded engine would read the whole rest of the table for each.
+/// Rows to a page. Of 500 bytes, as many fill the 1 MB at which DynamoDB ends a page by itself; without a limit the
+/// embedded engine would read the whole rest of the table for each.
 const PAGE: i32 = 2_000;
 
 impl Store {
