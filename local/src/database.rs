@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
     StreamSpecification, TableStatus, TimeToLiveSpecification,
 };
 use shared::config::{ConfigError, env};
-use shared::store::{Endpoint, Timeouts};
+use shared::store::{Endpoint, Timeouts, chain};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
@@ -52,8 +52,10 @@ pub enum DatabaseError {
     #[error(transparent)]
     Environment(#[from] ConfigError),
     /// A table of the template cannot be made.
-    #[error("table {table}: {cause}")]
+    #[error("DynamoDB at {url}: table {table}: {cause}")]
     Table {
+        /// Where.
+        url: String,
         /// Its logical id.
         table: String,
         /// Why.
@@ -66,8 +68,8 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// The embedded engine: for what DynamoDB does by itself.
     engine: Option<dynoxide::Database>,
-    /// Where the embedded engine answers other clients.
-    pub(crate) engine_url: Option<String>,
+    /// Where it answers. The embedded engine answers other clients there, too.
+    pub(crate) url: String,
     _stopped: watch::Sender<()>,
     _lock: Option<File>,
 }
@@ -85,11 +87,11 @@ impl Connection {
             Database::Endpoint(url) => {
                 // An engine on one's own machine takes any credentials; AWS needs those of the environment.
                 let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
-                let url = Some(url.clone());
-                let endpoint = Endpoint { url, any_credentials, timeouts, ..Endpoint::from_env()? };
+                let endpoint =
+                    Endpoint { url: Some(url.clone()), any_credentials, timeouts, ..Endpoint::from_env()? };
                 let client = endpoint.client();
                 let stopped = watch::Sender::new(());
-                return Ok(Self { client, engine: None, engine_url: None, _stopped: stopped, _lock: None });
+                return Ok(Self { client, engine: None, url: url.clone(), _stopped: stopped, _lock: None });
             }
             Database::Memory => (dynoxide::Database::memory(), None),
             Database::Folder(folder) => {
@@ -103,19 +105,19 @@ impl Connection {
         let url = serve(engine.clone(), port, stopped.subscribe())
             .await
             .map_err(|error| DatabaseError::Engine(format!("cannot listen on port {port}: {error}")))?;
-        let engine_url = Some(url);
         let endpoint =
-            Endpoint { url: engine_url.clone(), any_credentials: true, timeouts, ..Endpoint::default() };
+            Endpoint { url: Some(url.clone()), any_credentials: true, timeouts, ..Endpoint::default() };
         let client = endpoint.client();
-        Ok(Self { client, engine: Some(engine), engine_url, _stopped: stopped, _lock: lock })
+        Ok(Self { client, engine: Some(engine), url, _stopped: stopped, _lock: lock })
     }
 
     /// Makes the tables that are not there yet.
     pub(crate) async fn create_tables(&self, tables: &[Table]) -> Result<(), DatabaseError> {
         for table in tables {
-            create_table(&self.client, table)
-                .await
-                .map_err(|cause| DatabaseError::Table { table: table.logical_id.clone(), cause })?;
+            create_table(&self.client, table).await.map_err(|cause| {
+                let (url, table) = (self.url.clone(), table.logical_id.clone());
+                DatabaseError::Table { url, table, cause }
+            })?;
         }
         Ok(())
     }
@@ -192,14 +194,14 @@ async fn create_table(client: &Client, table: &Table) -> Result<(), String> {
     match request.send().await {
         Ok(_) => {}
         Err(error) if error.code() == Some("ResourceInUseException") => return Ok(()),
-        Err(error) => return Err(DisplayErrorContext(&error).to_string()),
+        Err(error) => return Err(chain(&error)),
     }
     until_active(client, &table.name).await?;
     let Some(attribute) = &table.ttl_attribute else { return Ok(()) };
     let ttl = TimeToLiveSpecification::builder().enabled(true).attribute_name(attribute);
     let request = client.update_time_to_live().table_name(&table.name);
     let request = request.time_to_live_specification(ttl.build().map_err(sdk)?);
-    request.send().await.map(|_| ()).map_err(|error| DisplayErrorContext(&error).to_string())
+    request.send().await.map(|_| ()).map_err(|error| chain(&error))
 }
 
 fn key_schema(keys: &[KeyElement]) -> Result<Vec<KeySchemaElement>, String> {
@@ -218,7 +220,7 @@ fn key_schema(keys: &[KeyElement]) -> Result<Vec<KeySchemaElement>, String> {
 async fn until_active(client: &Client, table: &str) -> Result<(), String> {
     loop {
         let described = client.describe_table().table_name(table).send().await;
-        let described = described.map_err(|error| DisplayErrorContext(&error).to_string())?;
+        let described = described.map_err(|error| chain(&error))?;
         if described.table.and_then(|table| table.table_status) == Some(TableStatus::Active) {
             return Ok(());
         }

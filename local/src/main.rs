@@ -22,6 +22,7 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use url::Url;
 
 /// The engine allocates thousands of times per request, on several threads; this is a fourth faster than the C
 /// library's. (A function is better off without: it would start slower and hold twice the memory.)
@@ -39,14 +40,14 @@ struct Arguments {
     /// Address to listen on
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
-    /// Folder for the data
+    /// Folder for the data and the first tokens
     #[arg(long, value_name = "DIR", default_value = ".rollcall")]
     data: PathBuf,
     /// Keep the data in memory: it is gone when the process ends
     #[arg(long, conflicts_with_all = ["data", "dynamodb"])]
     memory: bool,
     /// Use the DynamoDB endpoint at this URL instead of the embedded engine
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = http_url)]
     dynamodb: Option<String>,
     /// Loopback port on which the embedded engine answers the AWS CLI and SDKs, to look into the tables
     #[arg(long, value_name = "PORT", conflicts_with = "dynamodb")]
@@ -58,7 +59,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Approval::Key)]
     approval: Approval,
     /// Seconds between two sweeps, instead of the template's minute
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=A_YEAR))]
     sweep_every: Option<u64>,
     /// Value of another of the template's parameters; may be given again
     #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
@@ -80,9 +81,25 @@ enum Approval {
     Operator,
 }
 
+/// In seconds. What is longer than any run may still be added to a time.
+const A_YEAR: u64 = 365 * 24 * 60 * 60;
+
 fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
+    match name {
+        "Registration" => Err("use --registration".to_owned()),
+        "Approval" => Err("use --approval".to_owned()),
+        _ => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if matches!(url.scheme(), "http" | "https") && url.query().is_none() {
+        Ok(text.to_owned())
+    } else {
+        Err("expected http://… or https://…".to_owned())
+    }
 }
 
 /// Why the process ends: one line.
@@ -187,10 +204,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             (format!("  enrollment token  {token}\n"), header)
         }
     };
-    let engine = match (arguments.dynamodb_port, system.engine_url()) {
-        (Some(_), Some(url)) => format!("  DynamoDB        {url}  (any credentials)\n"),
-        _ => String::new(),
-    };
+    let engine = arguments.dynamodb_port.map_or_else(String::new, |_| {
+        format!("  DynamoDB        {}  (AWS CLI and SDKs, any credentials)\n", system.database_url())
+    });
     let place = match (&arguments.dynamodb, arguments.memory) {
         (Some(url), _) => format!("DynamoDB at {url}"),
         (None, true) => "in memory, gone when this process ends".to_owned(),

@@ -239,10 +239,10 @@ impl System {
         self.address
     }
 
-    /// Where the embedded engine answers, if there is one.
+    /// Where the database answers: the embedded engine's URL, or the other endpoint's.
     #[must_use]
-    pub fn engine_url(&self) -> Option<&str> {
-        self.database.engine_url.as_deref()
+    pub fn database_url(&self) -> &str {
+        &self.database.url
     }
 
     /// Invokes a job by its binary's name, as a schedule or IAM would. `None`: there is no such job.

@@ -375,7 +375,15 @@ async fn a_wrong_argument_is_one_line_that_names_it() {
         (&["--approval", "nobody"], "'--approval"),
         (&["--port", "many"], "'--port"),
         (&["--sweep-every", "0"], "'--sweep-every"),
+        (&["--sweep-every", "18446744073709551615"], "'--sweep-every"),
         (&["--parameter", "RateLimitPerMinute"], "'--parameter"),
+        (&["--parameter", "Registration=enrollment"], "use --registration"),
+        (&["--parameter", "Approval=operator"], "use --approval"),
+        (&["--dynamodb", ""], "'--dynamodb"),
+        (&["--dynamodb", "127.0.0.1:8000"], "'--dynamodb"),
+        (&["--dynamodb", "localhost:8000"], "'--dynamodb"),
+        (&["--dynamodb", "http://127.0.0.1:99999"], "'--dynamodb"),
+        (&["--dynamodb", "http://127.0.0.1:1/?q"], "'--dynamodb"),
         (&["--memory", "--data", "here"], "'--memory'"),
         (&["--nonsense"], "'--nonsense'"),
     ] {
@@ -445,6 +453,7 @@ async fn its_engine_answers_any_client_on_the_port_it_was_given() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let port = free.port().to_string();
     let run = folder.start(&["--memory", "--dynamodb-port", &port]).await;
+    assert!(run.said("DynamoDB ").starts_with(&format!("http://{free} ")), "{:#?}", run.greeting);
     let (agent_id, _) = run.verified(json!({ "name": "seen" })).await;
     let database = client(&format!("http://{free}"));
     assert!(event_types(&database, &agent_id).await.contains(&"agent.verified".to_owned()));
@@ -459,7 +468,8 @@ async fn a_database_that_is_not_there_is_one_line() {
     let folder = Folder::new();
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let refused = folder.refused(&["--port", "0", "--dynamodb", &format!("http://{free}")]).await;
-    assert!(refused.starts_with("rollcall: table AgentsTable: "), "{refused}");
+    assert!(refused.starts_with(&format!("rollcall: DynamoDB at http://{free}: ")), "{refused}");
+    assert!(refused.ends_with("(os error 111)"), "no debug form: {refused}");
 }
 
 #[tokio::test]

@@ -253,7 +253,8 @@ where
 }
 
 /// An error and what caused it, in words. Their debug forms would hold whole answers, and rows in them.
-fn chain(error: &(dyn Error + 'static)) -> String {
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
