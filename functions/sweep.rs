@@ -1,5 +1,7 @@
 //! The sweep: every minute it announces the agents that fell silent.
 
+use std::io::{self, Write as _};
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::app::App;
@@ -36,7 +38,8 @@ pub async fn run(app: &App, _tick: Tick, now: Timestamp, deadline: Instant) -> R
     let segments = i32::from(app.config.sweep_segments.get());
     let settings = SweepSettings { segments, announcements: ANNOUNCEMENTS, stop_at };
     let mut report = app.store.sweep(settings, now).await;
-    println!("{}", log_line(&report, now));
+    // A reader that has gone must not end the sweeps: `cargo run | head`.
+    writeln!(io::stdout(), "{}", log_line(&report, now)).ok();
     match report.first_failure.take() {
         None => Ok(report),
         Some(first) => Err(JobError::Partial { failed: report.failed, first }),

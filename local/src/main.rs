@@ -212,7 +212,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         (None, true) => "in memory, gone when this process ends".to_owned(),
         (None, false) => data.display().to_string(),
     };
-    println!(
+    say(format_args!(
         "Rollcall listens on {url}\n\
          \x20 data            {place}\n\
          {engine}\
@@ -225,14 +225,19 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          \x20 curl -s {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
          \n\
          Ctrl-C stops it."
-    );
+    ));
     tokio::select! {
         _ = interrupted.recv() => {}
         _ = terminated.recv() => {}
     }
-    println!("Stopping.");
+    say(format_args!("Stopping."));
     system.stop().await;
     Ok(())
+}
+
+/// Prints a line to whoever still reads: `rollcall | head` goes on without a reader.
+fn say(line: fmt::Arguments<'_>) {
+    writeln!(io::stdout(), "{line}").ok();
 }
 
 fn signals() -> io::Result<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)> {

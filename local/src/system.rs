@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rollcall::Function;
 use serde_json::Value;
 use shared::app::{App, REQUEST_BUDGET};
@@ -226,7 +228,10 @@ impl System {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 tokio::select! {
-                    _ = ticks.tick() => work().await,
+                    _ = ticks.tick() => {
+                        // As in Lambda, a panic ends one invocation and none of the next. Its hook has told it.
+                        let _panicked = AssertUnwindSafe(work()).catch_unwind().await;
+                    }
                     _ = stopped.changed() => return,
                 }
             }

@@ -89,19 +89,15 @@ impl Folder {
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("an executable");
         let stdout = child.stdout.take().expect("a piped output");
-        let mut run = Rollcall {
-            child,
-            stdout: BufReader::new(stdout).lines(),
-            greeting: Vec::new(),
-            http: reqwest::Client::new(),
-        };
+        let mut run = Rollcall { child, stdout: None, greeting: Vec::new(), http: reqwest::Client::new() };
+        let mut lines = BufReader::new(stdout).lines();
         while run.greeting.last().is_none_or(|line| line != "Ctrl-C stops it.") {
-            match patiently("the greeting", run.stdout.next_line()).await.expect("text") {
+            match patiently("the greeting", lines.next_line()).await.expect("text") {
                 Some(line) => run.greeting.push(line),
                 None => panic!("it ended at once: {}", run.stderr().await),
             }
         }
-        run
+        Rollcall { stdout: Some(lines), ..run }
     }
 }
 
@@ -130,7 +126,8 @@ impl SignalOrCode for ExitStatus {
 /// A running executable. Dropping it kills the process.
 struct Rollcall {
     child: Child,
-    stdout: Lines<BufReader<ChildStdout>>,
+    /// Its output after the greeting, which nobody reads.
+    stdout: Option<Lines<BufReader<ChildStdout>>>,
     greeting: Vec<String>,
     http: reqwest::Client,
 }
@@ -460,6 +457,31 @@ async fn its_engine_answers_any_client_on_the_port_it_was_given() {
 
     let refused = folder.refused(&["--memory", "--port", "0", "--dynamodb-port", &port]).await;
     assert!(refused.starts_with(&format!("rollcall: database cannot listen on port {port}: ")), "{refused}");
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn it_sweeps_on_when_nobody_reads_its_output() {
+    let folder = Folder::new();
+    let (url, database) = serve(dynoxide::Database::memory().expect("an engine")).await;
+    let mut run = folder.start(&["--dynamodb", &url, "--sweep-every", "1"]).await;
+    run.stdout = None;
+    for name in ["first", "second"] {
+        let (agent_id, key) = run.verified(json!({ "name": name })).await;
+        assert_eq!(run.beat(&key).await, 200);
+        let update = database.update_item().table_name("rollcall-AgentsTable");
+        let update = update.key("agent_id", AttributeValue::S(agent_id.clone()));
+        let update = update.update_expression("SET lease_expires_at = :ended");
+        update
+            .expression_attribute_values(":ended", AttributeValue::N("1".to_owned()))
+            .send()
+            .await
+            .expect("a write");
+        eventually("the announcement", async || {
+            event_types(&database, &agent_id).await.contains(&"agent.offline".to_owned()).then_some(())
+        })
+        .await;
+    }
     run.stop().await;
 }
 
