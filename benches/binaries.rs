@@ -1,4 +1,4 @@
-//! What is measured, built as it is deployed; and the rivals' runtimes.
+//! What is measured, built for this machine with the profile that it is deployed with; and the rivals' runtimes.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What is uploaded: stripped binaries, and their zip files.
+//! Stripped binaries, and their zip files.
 
 use std::io::{Cursor, Write as _};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -28,8 +28,6 @@ pub struct System {
     pub dynamodb: String,
     url: String,
     http: reqwest::Client,
-    /// It would not like to write into a closed pipe.
-    _output: BufReader<ChildStdout>,
 }
 
 /// An agent as its own client knows it.
@@ -102,7 +100,7 @@ impl System {
             }
         };
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        Self { process, operator_token, dynamodb, url, http, _output: output }
+        Self { process, operator_token, dynamodb, url, http }
     }
 
     pub fn pid(&self) -> u32 {

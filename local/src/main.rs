@@ -16,13 +16,12 @@ use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use shared::credential::Token;
 use shared::lambda::JobError;
-use shared::store::StoreError;
+use shared::store::{StoreError, endpoint_url};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use url::Url;
 
 /// The engine allocates thousands of times per request, on several threads; this is a fourth faster than the C
 /// library's. (A function is better off without: it would start slower and hold twice the memory.)
@@ -47,7 +46,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["data", "dynamodb"])]
     memory: bool,
     /// Use the DynamoDB endpoint at this URL instead of the embedded engine
-    #[arg(long, value_name = "URL", value_parser = http_url)]
+    #[arg(long, value_name = "URL", value_parser = endpoint_url)]
     dynamodb: Option<String>,
     /// Loopback port on which the embedded engine answers the AWS CLI and SDKs, to look into the tables
     #[arg(long, value_name = "PORT", conflicts_with = "dynamodb")]
@@ -81,7 +80,7 @@ enum Approval {
     Operator,
 }
 
-/// In seconds. What is longer than any run may still be added to a time.
+/// In seconds: longer than any run, and short enough to be added to an instant.
 const A_YEAR: u64 = 365 * 24 * 60 * 60;
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -90,15 +89,6 @@ fn name_and_value(text: &str) -> Result<(String, String), String> {
         "Registration" => Err("use --registration".to_owned()),
         "Approval" => Err("use --approval".to_owned()),
         _ => Ok((name.to_owned(), value.to_owned())),
-    }
-}
-
-fn http_url(text: &str) -> Result<String, String> {
-    let url = Url::parse(text).map_err(|error| error.to_string())?;
-    if matches!(url.scheme(), "http" | "https") && url.query().is_none() {
-        Ok(text.to_owned())
-    } else {
-        Err("expected http://… or https://…".to_owned())
     }
 }
 

@@ -491,7 +491,7 @@ async fn a_database_that_is_not_there_is_one_line() {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let refused = folder.refused(&["--port", "0", "--dynamodb", &format!("http://{free}")]).await;
     assert!(refused.starts_with(&format!("rollcall: DynamoDB at http://{free}: ")), "{refused}");
-    assert!(refused.ends_with("(os error 111)"), "no debug form: {refused}");
+    assert!(!refused.contains('{'), "no debug form: {refused}");
 }
 
 #[tokio::test]

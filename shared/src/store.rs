@@ -35,7 +35,7 @@ pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
 pub(crate) use self::changes::config_json;
 pub use self::changes::{Changed, Patch, Transition};
 pub use self::check_in::{Call, Caller, CheckIn, Claim};
-pub use self::endpoint::{Endpoint, Timeouts};
+pub use self::endpoint::{Endpoint, Timeouts, endpoint_url};
 pub use self::events::EventPage;
 #[cfg(test)]
 pub(crate) use self::listing::listing_attributes;

@@ -15,11 +15,17 @@ use crate::support::tls::TlsProxy;
 #[tokio::test]
 async fn a_broken_environment_ends_every_function_with_one_line_that_names_the_variable() {
     let deployment = Deployment::start().await;
-    for (binary, executable) in BINARIES {
-        let mut environment = deployment.environment(binary);
-        environment.insert("APPROVAL".to_owned(), "maybe".to_owned());
-        let lambda = LambdaProcess::start(executable, &environment).await;
-        refuses_to_start(&lambda, "APPROVAL").await;
+    for (binary, _) in BINARIES {
+        refuses(&deployment, binary, "APPROVAL", "maybe").await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_url_of_the_database_is_one_line_without_it() {
+    let deployment = Deployment::start().await;
+    for url in ["", "127.0.0.1:8000", "http://somebody:password@localhost"] {
+        let lambda = refuses(&deployment, "heartbeat", "AWS_ENDPOINT_URL_DYNAMODB", url).await;
+        assert!(!lambda.logs().concat().contains("password"), "{:?}", lambda.logs());
     }
 }
 
@@ -111,11 +117,17 @@ async fn a_function_speaks_tls_with_whom_it_trusts_and_nobody_else() {
         std::fs::write(folder.join(name), text).expect("a folder to write to");
     }
     for bundle in ["/no/such/file".into(), folder.join("empty"), folder.join("wrong")] {
-        let mut environment = deployment.environment("heartbeat");
-        environment.insert("AWS_CA_BUNDLE".to_owned(), bundle.to_string_lossy().into_owned());
-        let lambda = LambdaProcess::start(executable("heartbeat"), &environment).await;
-        refuses_to_start(&lambda, "AWS_CA_BUNDLE").await;
+        refuses(&deployment, "heartbeat", "AWS_CA_BUNDLE", &bundle.to_string_lossy()).await;
     }
+}
+
+/// Starts a function with this value, which it must not take.
+async fn refuses(deployment: &Deployment, binary: &str, variable: &str, value: &str) -> LambdaProcess {
+    let mut environment = deployment.environment(binary);
+    environment.insert(variable.to_owned(), value.to_owned());
+    let lambda = LambdaProcess::start(executable(binary), &environment).await;
+    refuses_to_start(&lambda, variable).await;
+    lambda
 }
 
 async fn refuses_to_start(lambda: &LambdaProcess, variable: &str) {

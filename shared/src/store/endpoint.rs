@@ -9,6 +9,8 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
+use lambda_http::http::Uri;
+use lambda_http::http::uri::InvalidUri;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
@@ -78,10 +80,13 @@ impl Endpoint {
     /// What the function's environment says.
     ///
     /// # Errors
-    /// `AWS_CA_BUNDLE` names a file without certificates.
+    /// `AWS_ENDPOINT_URL_DYNAMODB` is no URL of an endpoint. `AWS_CA_BUNDLE` names a file that cannot be read, or holds
+    /// no certificate, or something else besides.
     pub fn from_env() -> Result<Self, ConfigError> {
+        const URL: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+        let url = env(URL).map(|url| endpoint_url(&url)).transpose();
         Ok(Self {
-            url: env("AWS_ENDPOINT_URL_DYNAMODB"),
+            url: url.map_err(|problem| ConfigError::new(URL, problem))?,
             region: env("AWS_REGION"),
             any_credentials: false,
             ca_bundle: env("AWS_CA_BUNDLE").map(|path| certificates(&path)).transpose()?,
@@ -145,6 +150,25 @@ impl Endpoint {
     }
 }
 
+/// The URL of a DynamoDB endpoint. The AWS SDK would find out with each request, and write all of it into its error.
+///
+/// # Errors
+/// What is wrong, in words that do not repeat the text: it may hold a password.
+pub fn endpoint_url(text: &str) -> Result<String, String> {
+    let url: Uri = text.parse().map_err(|error: InvalidUri| error.to_string())?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let is_host_and_port = url.authority().is_some_and(|authority| {
+        let host = authority.host();
+        !host.is_empty() && (authority.as_str() == host || authority.port().is_some())
+    });
+    let has_password = text.contains('@');
+    if is_http && is_host_and_port && !has_password && url.query().is_none() {
+        Ok(text.to_owned())
+    } else {
+        Err("must be http:// or https://, a host, and a port if it is another than usual".to_owned())
+    }
+}
+
 /// Reads a file of certificates in PEM.
 fn certificates(path: &str) -> Result<String, ConfigError> {
     let broken = |problem: String| ConfigError::new("AWS_CA_BUNDLE", format!("{path}: {problem}"));
@@ -166,6 +190,30 @@ mod tests {
 
     fn in_region(region: &str) -> Endpoint {
         Endpoint { region: Some(region.to_owned()), ..Endpoint::default() }
+    }
+
+    #[test]
+    fn an_endpoints_url_is_a_scheme_a_host_and_perhaps_a_port() {
+        for url in
+            ["http://127.0.0.1:8000", "https://localhost", "http://[::1]:8000/", "https://dynamodb.example/"]
+        {
+            assert_eq!(endpoint_url(url), Ok(url.to_owned()));
+        }
+        for (text, secret) in [
+            ("", "~"),
+            ("localhost:8000", "~"),
+            ("127.0.0.1:8000", "~"),
+            ("http://", "~"),
+            ("http://:8000", "~"),
+            ("http://a b", "~"),
+            ("http://127.0.0.1:99999", "~"),
+            ("http://127.0.0.1:1/?query", "~"),
+            ("ftp://localhost", "~"),
+            ("http://somebody:password@localhost:8000", "password"),
+        ] {
+            let problem = endpoint_url(text).expect_err(text);
+            assert!(!problem.contains(secret), "{problem}");
+        }
     }
 
     #[test]

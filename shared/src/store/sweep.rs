@@ -111,6 +111,7 @@ impl Store {
 
     async fn sweep_segment(&self, segment: i32, settings: SweepSettings, now: Timestamp) -> SweepReport {
         let mut report = SweepReport::default();
+        // One segment is a plain scan: the embedded engine sorts the whole table for each page of a parallel one.
         let parallel = settings.segments > 1;
         let mut next: Option<Item> = None;
         while Instant::now() < settings.stop_at {
