@@ -1,12 +1,12 @@
 //! `POST /api/v1/agents`: an operator creates an active agent.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::domain::workspace::{Workspace, base_url};
+use shared::runtime::app::App;
 use shared::time::Timestamp;
-use shared::workspace::{Workspace, base_url};
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Creates an agent under a key of its own.
 ///

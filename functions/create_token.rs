@@ -1,12 +1,12 @@
 //! `POST /api/v1/tokens`: an operator mints a token.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::{ApiError, Invalid};
+use shared::domain::token::TokenRequest;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
-use shared::token::TokenRequest;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::{ApiError, Invalid};
+use shared::wire::requests;
 
 /// Mints a token, and shows it, this once.
 ///

@@ -1,11 +1,11 @@
 //! `DELETE /api/v1/agents/{agent_id}`: an operator removes an agent.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Removes an agent; its events stay. One that does not exist is gone already.
 ///

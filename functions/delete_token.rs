@@ -1,11 +1,11 @@
 //! `DELETE /api/v1/tokens/{id}`: an operator ends a token.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Deletes a token. One that does not exist is gone already.
 ///

@@ -1,20 +1,20 @@
 //! `POST /api/v1/agents/heartbeat`: a heartbeat that creates its agent on first sight.
 
 use lambda_http::Request;
-use shared::agent::{Agent, AgentId, AgentName};
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::auth;
-use shared::contract::mission_control::requests::{self, FirstBeat};
-use shared::credential::{ApiKey, Credential, Token, TokenKind};
-use shared::error::{ApiError, ErrorKind};
-use shared::event::Actor;
-use shared::json::Json;
-use shared::rate_limit::{Policy, Quota};
+use shared::domain::agent::{Agent, AgentId, AgentName};
+use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
+use shared::domain::event::Actor;
+use shared::domain::rate_limit::{Policy, Quota};
+use shared::domain::token::{TOKEN_USED_UP, TokenRow};
+use shared::domain::workspace::{Workspace, base_url};
+use shared::runtime::app::App;
 use shared::store::{Call, Caller, Claim, Creation, NewEnrolled};
 use shared::time::Timestamp;
-use shared::token::{TOKEN_USED_UP, TokenRow};
-use shared::workspace::{Workspace, base_url};
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::credentials;
+use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::json::Json;
+use shared::wire::requests::{self, FirstBeat};
 use uuid::Uuid;
 
 /// Whose names the agents have that operators create by heartbeat.
@@ -27,7 +27,7 @@ const OPERATORS_NAMESPACE: &str = "operator";
 /// for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = requests::json(&request)?;
-    match auth::credential(request.headers())? {
+    match credentials::credential(request.headers())? {
         Credential::Agent(key) => {
             let beat = match FirstBeat::read(body) {
                 Ok(beat) => beat,

@@ -1,14 +1,14 @@
 //! `POST /api/agents/events`: what an agent did, one event or a batch.
 
 use lambda_http::Request;
-use shared::agent::AgentId;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::envelope::{self, Postings};
-use shared::error::{ApiError, ErrorKind};
-use shared::event::Posting;
+use shared::domain::agent::AgentId;
+use shared::domain::event::Posting;
+use shared::runtime::app::App;
 use shared::store::{Call, Caller};
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::envelope::{self, Postings};
+use shared::wire::error::{ApiError, ErrorKind};
 use uuid::Uuid;
 
 /// Renews the lease and stores what was posted: 2 requests to DynamoDB, and one more for each event with an id

@@ -5,10 +5,10 @@
 
 use lambda_http::Request;
 use lambda_http::http::Method;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::error::{ApiError, ErrorKind};
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::{ApiError, ErrorKind};
 
 use crate::ROUTES;
 

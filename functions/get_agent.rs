@@ -1,11 +1,11 @@
 //! `GET /api/v1/agents/{agent_id}`: one agent, for operators and for itself.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Shows an agent.
 ///

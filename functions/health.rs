@@ -1,10 +1,10 @@
 //! `GET /health`, `/healthz`, `/readyz`: whether the service is there, and whether its database is.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
 
 /// Answers at once, except on `/readyz`, which asks DynamoDB first.
 ///

@@ -2,16 +2,16 @@
 //! is alive.
 
 use lambda_http::Request;
-use shared::agent::AgentId;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::auth::Denied;
-use shared::contract::{Contract, Heartbeat};
-use shared::credential::{Credential, TokenKind};
-use shared::error::ApiError;
-use shared::event::Actor;
+use shared::domain::agent::AgentId;
+use shared::domain::credential::{Credential, TokenKind};
+use shared::domain::event::Actor;
+use shared::runtime::app::App;
 use shared::store::{Call, Caller};
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::contract::{Contract, Heartbeat};
+use shared::wire::credentials::Denied;
+use shared::wire::error::ApiError;
 
 /// Renews the lease: 1 request to DynamoDB, 1 write unit. An operator's beat also reads the operator's token.
 ///

@@ -29,7 +29,7 @@ pub mod usage;
 pub mod verify;
 pub mod workspace;
 
-use shared::lambda::{Endpoint, Job, endpoint, job};
+use shared::runtime::lambda::{Endpoint, Job, endpoint, job};
 
 /// Every route of the API: method, path, and the function that serves it. `template.yaml` declares the same;
 /// a test compares them.

@@ -1,11 +1,11 @@
 //! `GET /api/v1/agents`: the fleet, newest first.
 
 use lambda_http::Request;
-use shared::answer::{AgentList, Answer, Outcome, Paging};
-use shared::app::App;
-use shared::contract::mission_control::requests::{self, Start};
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{AgentList, Answer, Outcome, Paging};
+use shared::wire::error::ApiError;
+use shared::wire::requests::{self, Start};
 
 /// Lists agents: by cursor at a bounded cost, by offset with a count of all.
 ///

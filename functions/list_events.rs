@@ -1,11 +1,11 @@
 //! `GET /api/v1/agents/{agent_id}/events`: what happened to an agent, newest first.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::{App, NO_SUCH_AGENT};
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::{App, NO_SUCH_AGENT};
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Lists an agent's events; a deleted agent's too, for as long as they are kept.
 ///

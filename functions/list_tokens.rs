@@ -1,10 +1,10 @@
 //! `GET /api/v1/tokens`: every token, without what is secret of it.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
 
 /// Lists tokens, newest first.
 ///

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::app::App;
-use shared::contract::mission_control::Minted;
-use shared::error::Invalid;
-use shared::event::Actor;
-use shared::json::Object;
-use shared::lambda::JobError;
+use shared::domain::event::Actor;
+use shared::domain::token::TokenRequest;
+use shared::runtime::app::App;
+use shared::runtime::lambda::JobError;
 use shared::time::Timestamp;
-use shared::token::TokenRequest;
+use shared::wire::error::Invalid;
+use shared::wire::json::Object;
+use shared::wire::mission_control::Minted;
 use tokio::time::Instant;
 
 /// Mints the token that the input describes, in the form of `POST /api/v1/tokens`, and shows it, this once.

@@ -1,17 +1,17 @@
 //! `POST /api/agents/register`: a new pending agent, and its API key.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::auth::{self, Denied};
 use shared::config::Registration;
-use shared::contract::envelope;
-use shared::credential::Token;
-use shared::error::{ApiError, ErrorKind};
-use shared::event::Actor;
+use shared::domain::credential::Token;
+use shared::domain::event::Actor;
+use shared::domain::token::TOKEN_USED_UP;
+use shared::runtime::app::App;
 use shared::store::NewAgent;
 use shared::time::Timestamp;
-use shared::token::TOKEN_USED_UP;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::credentials::{self, Denied};
+use shared::wire::envelope;
+use shared::wire::error::{ApiError, ErrorKind};
 
 /// Registers an agent: at most 3 requests to DynamoDB.
 ///
@@ -31,7 +31,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
 }
 
 fn enrollment_token(request: &Request) -> Result<Token, ErrorKind> {
-    auth::enrollment_token(request.headers()).map_err(|denied| match denied {
+    credentials::enrollment_token(request.headers()).map_err(|denied| match denied {
         Denied::Missing => ErrorKind::Unauthorized("an enrollment token is required in X-Agent-Token"),
         denied => denied.into(),
     })

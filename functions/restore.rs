@@ -1,11 +1,11 @@
 //! `POST /api/v1/agents/{agent_id}/restore`: an operator takes a revoked agent back.
 
 use lambda_http::Request;
-use shared::answer::Answer;
-use shared::app::App;
-use shared::error::ApiError;
+use shared::runtime::app::App;
 use shared::store::Transition;
 use shared::time::Timestamp;
+use shared::wire::answer::Answer;
+use shared::wire::error::ApiError;
 
 use crate::transition;
 

@@ -2,14 +2,14 @@
 //! itself: a new key, while the one before stays valid for a while.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::{App, done};
-use shared::contract::mission_control::requests;
-use shared::contract::{self, Contract, Rotation};
-use shared::error::{ApiError, ErrorKind};
-use shared::event::Actor;
+use shared::domain::event::Actor;
+use shared::domain::workspace::{Workspace, base_url};
+use shared::runtime::app::{App, done};
 use shared::time::Timestamp;
-use shared::workspace::{Workspace, base_url};
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::contract::{self, Contract, Rotation};
+use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::requests;
 
 /// Rotates an agent's key. What agents rotate for themselves is limited.
 ///

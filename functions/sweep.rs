@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::app::App;
-use shared::lambda::JobError;
+use shared::runtime::app::App;
+use shared::runtime::lambda::JobError;
 use shared::store::{SweepReport, SweepSettings};
 use shared::time::Timestamp;
 use tokio::time::{Duration, Instant};

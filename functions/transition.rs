@@ -1,12 +1,12 @@
 //! What approve, revoke and restore have in common.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::{App, done};
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::{App, done};
 use shared::store::Transition;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Changes who may act, with the operator's reason. An agent that is there already stays as it is.
 ///

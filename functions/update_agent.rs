@@ -1,11 +1,11 @@
 //! `PATCH /api/v1/agents/{agent_id}`: an operator changes an agent.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::{App, done};
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::runtime::app::{App, done};
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Changes name, board, heartbeat configuration or limit.
 ///

@@ -1,17 +1,17 @@
 //! `POST /api/agents/verify`: a pending agent becomes active, by its key or with an operator's approval.
 
 use lambda_http::Request;
-use shared::agent::{AgentId, AgentState};
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::auth;
 use shared::config::Approval;
-use shared::contract::envelope;
-use shared::credential::ApiKey;
-use shared::error::{ApiError, ErrorKind};
-use shared::event::Actor;
+use shared::domain::agent::{AgentId, AgentState};
+use shared::domain::credential::ApiKey;
+use shared::domain::event::Actor;
+use shared::runtime::app::App;
 use shared::store::Verification;
 use shared::time::Timestamp;
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::credentials;
+use shared::wire::envelope;
+use shared::wire::error::{ApiError, ErrorKind};
 
 /// Verifies an agent: at most 2 requests to DynamoDB, 3 under approval.
 ///
@@ -26,10 +26,12 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     app.refuse_guessing(&request, &key, now).await?;
     let approver = match app.config.approval {
         Approval::Key => None,
-        Approval::Operator if !auth::presents_approval(request.headers()) => {
+        Approval::Operator if !credentials::presents_approval(request.headers()) => {
             return waiting(app, &request, &key, now).await;
         }
-        Approval::Operator => Some(app.approver(&auth::operator_token(request.headers())?, now).await?),
+        Approval::Operator => {
+            Some(app.approver(&credentials::operator_token(request.headers())?, now).await?)
+        }
     };
     let actor = approver.as_ref().map_or(Actor::Agent, |token| Actor::Operator(token.token_id));
     let verification = app.store.verify(&key, actor, now).await?;

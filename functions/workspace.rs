@@ -1,12 +1,12 @@
 //! `GET /api/v1/agents/{agent_id}/workspace`: the agent's configuration files, rendered.
 
 use lambda_http::Request;
-use shared::answer::{Answer, Outcome};
-use shared::app::App;
-use shared::contract::mission_control::requests;
-use shared::error::ApiError;
+use shared::domain::workspace::{Workspace, base_url};
+use shared::runtime::app::App;
 use shared::time::Timestamp;
-use shared::workspace::{Workspace, base_url};
+use shared::wire::answer::{Answer, Outcome};
+use shared::wire::error::ApiError;
+use shared::wire::requests;
 
 /// Renders the files, without the token: that is shown only when it is made.
 ///

@@ -15,8 +15,8 @@ use lambda_http::RequestExt;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::http::{HeaderName, HeaderValue, Method, StatusCode};
 use lambda_http::request::RequestContext;
-use shared::app::App;
-use shared::lambda::{Endpoint, respond};
+use shared::runtime::app::App;
+use shared::runtime::lambda::{Endpoint, respond};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 

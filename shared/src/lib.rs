@@ -1,24 +1,13 @@
-//! What all of Rollcall's functions share: the domain, the store, the two wire contracts, and the way in and
-//! out of Lambda.
+//! What all of Rollcall's functions share, in four rooms.
+//!
+//! [`domain`] knows nobody. [`store`] knows the domain and DynamoDB; [`wire`] knows the domain and HTTP; they
+//! never meet. [`runtime`] ties them together. `tests/system/rooms.rs` holds the rule.
 
 #![warn(missing_docs)]
 
-pub mod agent;
-pub mod answer;
-pub mod app;
-pub mod auth;
 pub mod config;
-pub mod contract;
-pub mod credential;
-pub mod error;
-pub mod event;
-pub mod json;
-pub mod lambda;
-pub mod rate_limit;
-pub mod refusals;
-pub mod source_address;
+pub mod domain;
+pub mod runtime;
 pub mod store;
 pub mod time;
-pub mod token;
-pub mod token_memory;
-pub mod workspace;
+pub mod wire;

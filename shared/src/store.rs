@@ -43,8 +43,8 @@ pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
 use crate::config::{Config, Tables};
-use crate::credential::KeyDigest;
-use crate::event::{Actor, Event, EventIds, expiry};
+use crate::domain::credential::KeyDigest;
+use crate::domain::event::{Actor, Event, EventIds, expiry};
 use crate::time::Timestamp;
 
 /// A row as DynamoDB gives it.

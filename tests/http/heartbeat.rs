@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::rate_limit::WINDOW;
+use shared::domain::rate_limit::WINDOW;
 
 use crate::support::dynamodb_proxy::When;
 use crate::support::{START, TestAgent, TestSystem, n, number, quota, s, text};

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use shared::agent::{Agent, AgentName, AgentState, HeartbeatConfig};
-use shared::credential::ApiKey;
+use shared::domain::agent::{Agent, AgentName, AgentState, HeartbeatConfig};
+use shared::domain::credential::ApiKey;
 use shared::time::Timestamp;
 use tokio::time::Instant;
 

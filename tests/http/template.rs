@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use local::template::{Route, Template};
-use shared::app::REQUEST_BUDGET;
 use shared::config::Config;
+use shared::runtime::app::REQUEST_BUDGET;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use lambda_http::Body;
 use lambda_http::http::Request;
 use serde_json::{Value, json};
-use shared::answer::Answer;
-use shared::app::App;
 use shared::config::Config;
-use shared::error::ApiError;
-use shared::event::EventIds;
-use shared::lambda::respond;
+use shared::domain::event::EventIds;
+use shared::runtime::app::App;
+use shared::runtime::lambda::respond;
 use shared::time::Timestamp;
+use shared::wire::answer::Answer;
+use shared::wire::error::ApiError;
 
 use crate::deployment::{
     Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, request, with_header,
@@ -182,7 +182,7 @@ async fn a_panic_is_a_500_in_the_contract_of_the_path() {
         ("/api/v1/agents", Value::Null),
     ] {
         let event = Request::post(path).body(Body::Empty).expect("a request");
-        let response = respond(app, &shared::lambda::endpoint(bug), event, Timestamp::now()).await;
+        let response = respond(app, &shared::runtime::lambda::endpoint(bug), event, Timestamp::now()).await;
         assert_eq!(response.status(), 500, "{path}");
         let Body::Text(body) = response.body() else { panic!("{path}: {:?}", response.body()) };
         assert!(!body.contains("disco"), "{path}: {body}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::credential::{ApiKey, Token};
+use shared::domain::credential::{ApiKey, Token};
 use uuid::Uuid;
 
 use super::client::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
-use shared::credential::Token;
+use shared::domain::credential::Token;
 
 use super::client::{
     AGENTS, BOARD, Client, MILLI, NO_AGENT, SECOND, TOKENS, agent_read, invalid, just_before, keys, refused,

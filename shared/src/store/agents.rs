@@ -8,12 +8,12 @@ use super::check_in::KEY_IS_VALID;
 use super::listing::listing_attributes;
 use super::{Call, Claim, Item, RACES, Store, StoreError, Transaction, config_json};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
-use crate::agent::{Agent, AgentId, AgentName, AgentState, HeartbeatConfig};
-use crate::credential::{ApiKey, KeyId};
-use crate::event::{Actor, Event, kind};
-use crate::rate_limit::Window;
+use crate::domain::agent::{Agent, AgentId, AgentName, AgentState, HeartbeatConfig};
+use crate::domain::credential::{ApiKey, KeyId};
+use crate::domain::event::{Actor, Event, kind};
+use crate::domain::rate_limit::Window;
+use crate::domain::token::TokenRow;
 use crate::time::Timestamp;
-use crate::token::TokenRow;
 
 /// What a caller says of the agent that it registers.
 #[derive(Clone, Debug, PartialEq, Eq)]

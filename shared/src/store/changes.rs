@@ -8,9 +8,11 @@ use uuid::Uuid;
 
 use super::{RACES, Store, StoreError, Transaction};
 use super::{binary, broken, failure, from_item, moment, number, pause_after_lost_race, string, transact};
-use crate::agent::{Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, HeartbeatConfig, millis};
-use crate::credential::{ApiKey, KeyDigest};
-use crate::event::{Actor, kind};
+use crate::domain::agent::{
+    Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, HeartbeatConfig, millis,
+};
+use crate::domain::credential::{ApiKey, KeyDigest};
+use crate::domain::event::{Actor, kind};
 use crate::time::Timestamp;
 
 /// The outcome of a change.

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::{Item, RACES, Store, StoreError, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, transact, update};
-use crate::agent::{Agent, AgentId, AgentState, Health};
-use crate::credential::ApiKey;
-use crate::event::{Actor, Event, kind};
-use crate::rate_limit::{Policy, Quota, SLOTS, Window};
+use crate::domain::agent::{Agent, AgentId, AgentState, Health};
+use crate::domain::credential::ApiKey;
+use crate::domain::event::{Actor, Event, kind};
+use crate::domain::rate_limit::{Policy, Quota, SLOTS, Window};
 use crate::time::Timestamp;
 
 /// What a heartbeat says of the agent's health.

@@ -14,8 +14,8 @@ use super::{RACES, Store, StoreError, Transaction};
 use super::{
     broken, failure, from_item, number, pause_after_lost_race, service_failure, string, to_item, transact,
 };
-use crate::agent::AgentId;
-use crate::event::{Actor, Event, Marker, Posting, expiry};
+use crate::domain::agent::AgentId;
+use crate::domain::event::{Actor, Event, Marker, Posting, expiry};
 use crate::time::Timestamp;
 
 /// How often a batch is sent, or what DynamoDB left unprocessed of it, and the pause before the second time.

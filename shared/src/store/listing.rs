@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt};
 use uuid::Uuid;
 
 use super::{Item, Store, StoreError, broken, failure, from_item, number, string};
-use crate::agent::{Agent, AgentId, AgentState};
+use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::time::Timestamp;
 
 /// The index, and the one value of its partition key.

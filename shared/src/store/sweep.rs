@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::{Item, Store, StoreError, Transaction};
 use super::{broken, failure, from_item, moment, string, transact};
-use crate::agent::{AgentState, LEASE_GRACE, Lease, Overdue};
-use crate::event::{Actor, kind};
+use crate::domain::agent::{AgentState, LEASE_GRACE, Lease, Overdue};
+use crate::domain::event::{Actor, kind};
 use crate::time::Timestamp;
 
 /// How a sweep goes about its work.

@@ -8,10 +8,10 @@ use super::{Item, RACES, Store, StoreError, Transaction, Write};
 use super::{
     broken, failure, from_item, moment, number, pause_after_lost_race, string, to_item, transact, update,
 };
-use crate::credential::{Token, TokenKind};
-use crate::event::{Actor, Event, kind};
+use crate::domain::credential::{Token, TokenKind};
+use crate::domain::event::{Actor, Event, kind};
+use crate::domain::token::{MintedToken, TokenRequest, TokenRow};
 use crate::time::Timestamp;
-use crate::token::{MintedToken, TokenRequest, TokenRow};
 
 /// The index by which tokens are listed, and the one value of its partition key.
 const INDEX: &str = "by_age";

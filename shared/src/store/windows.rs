@@ -1,7 +1,7 @@
 //! Rate-limit windows that no agent's row holds: by address, or by agent for its own rotations.
 
 use super::{RACES, Store, StoreError, Write, number, pause_after_lost_race, string, update};
-use crate::rate_limit::{Policy, Quota, WINDOW, Window};
+use crate::domain::rate_limit::{Policy, Quota, WINDOW, Window};
 use crate::time::Timestamp;
 
 impl Store {

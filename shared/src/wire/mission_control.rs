@@ -1,19 +1,17 @@
 //! Contract B: Mission Control's wire format, in `snake_case`.
 
-pub mod requests;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::agent::{Agent, AgentId, AgentState};
-use crate::answer::{AgentList, Outcome, Paging};
-use crate::credential::TokenKind;
-use crate::error::{ErrorKind, Invalid};
-use crate::event::{Actor, Event};
+use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::credential::TokenKind;
+use crate::domain::event::{Actor, Event};
+use crate::domain::token::{MintedToken, TokenRow};
+use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
-use crate::token::{MintedToken, TokenRow};
-use crate::workspace::Workspace;
+use crate::wire::answer::{AgentList, Outcome, Paging};
+use crate::wire::error::{ErrorKind, Invalid};
 
 /// An agent as Mission Control shows it: 15 keys, always present, null where unknown.
 #[derive(Serialize)]

@@ -1,20 +1,17 @@
 //! The two wire contracts. One domain core serves both; the path says which one a request speaks.
 
-pub mod envelope;
-pub mod mission_control;
-
 use std::time::Duration;
 
 use lambda_http::Request;
 
-use self::mission_control::requests;
-use crate::agent::{AgentId, BadHeartbeatConfig, HeartbeatConfig};
-use crate::answer::Outcome;
-use crate::credential::{ApiKey, Credential};
-use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::json::{Json, Object};
+use super::{envelope, mission_control, requests};
+use crate::domain::agent::{AgentId, BadHeartbeatConfig, HeartbeatConfig};
+use crate::domain::credential::{ApiKey, Credential};
 use crate::store::Claim;
 use crate::time::Timestamp;
+use crate::wire::answer::Outcome;
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
+use crate::wire::json::{Json, Object};
 
 /// A heartbeat's credential, and what it says once the credential is known to be good.
 #[derive(Debug)]
@@ -69,7 +66,7 @@ pub fn overlap(body: &Object<'_>, field: &str) -> Result<Duration, Invalid> {
 }
 
 /// A heartbeat configuration, whose halves each contract names in its own way.
-fn heartbeat_config(
+pub(crate) fn heartbeat_config(
     config: &Object<'_>,
     interval: &'static str,
     tolerance: &'static str,

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::agent::AgentState;
-use crate::rate_limit::Quota;
+use crate::domain::agent::AgentState;
+use crate::domain::rate_limit::Quota;
 use crate::store::StoreError;
 
 /// Where a field stands in a request.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::agent::AgentId;
-use crate::credential::{KeyDigest, Token, TokenKind};
-use crate::error::{ErrorKind, Invalid};
-use crate::json::Object;
+use crate::domain::agent::AgentId;
+use crate::domain::credential::{KeyDigest, Token, TokenKind};
 use crate::time::Timestamp;
+use crate::wire::error::{ErrorKind, Invalid};
+use crate::wire::json::Object;
 
 /// Said of a one-off token that has let in its agent.
 pub const TOKEN_USED_UP: &str = "the enrollment token is used up";

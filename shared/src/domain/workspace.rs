@@ -4,8 +4,8 @@ use lambda_http::Request;
 use lambda_http::http::header::HOST;
 use serde::Serialize;
 
-use crate::agent::Agent;
-use crate::credential::ApiKey;
+use crate::domain::agent::Agent;
+use crate::domain::credential::ApiKey;
 
 /// The files of an agent's workspace, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use crate::agent::{Agent, AgentId};
-use crate::credential::ApiKey;
-use crate::error::ErrorKind;
-use crate::event::Posting;
-use crate::rate_limit::Quota;
+use crate::domain::agent::{Agent, AgentId};
+use crate::domain::credential::ApiKey;
+use crate::domain::event::Posting;
+use crate::domain::rate_limit::Quota;
+use crate::domain::token::{MintedToken, TokenRow};
+use crate::domain::workspace::Workspace;
 use crate::store::EventPage;
-use crate::token::{MintedToken, TokenRow};
-use crate::workspace::Workspace;
+use crate::wire::error::ErrorKind;
 
 /// What came of a request, as a domain value.
 #[derive(Debug)]

@@ -10,19 +10,19 @@ use lambda_http::{Request, RequestExt};
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::agent::{Agent, AgentId, AgentState};
-use crate::auth::{self, Denied};
 use crate::config::{Config, ConfigError, env};
-use crate::credential::{ApiKey, Credential, Token, TokenKind};
-use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::event::{Actor, EventIds};
-use crate::rate_limit::{Policy, Quota};
-use crate::refusals::{Refusals, Remembered};
-use crate::source_address::source_address;
+use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::credential::{ApiKey, Credential, Token, TokenKind};
+use crate::domain::event::{Actor, EventIds};
+use crate::domain::rate_limit::{Policy, Quota};
+use crate::domain::token::TokenRow;
+use crate::runtime::refusal_cache::{Refusals, Remembered};
+use crate::runtime::token_cache::TokenMemory;
 use crate::store::{Call, Caller, Changed, CheckIn, Endpoint, Store, Verification};
 use crate::time::Timestamp;
-use crate::token::TokenRow;
-use crate::token_memory::TokenMemory;
+use crate::wire::credentials::{self, Denied};
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
+use crate::wire::source_address::source_address;
 
 /// The longest that a request may take, races and retries together. The template gives every HTTP function more.
 pub const REQUEST_BUDGET: Duration = Duration::from_secs(6);
@@ -205,7 +205,7 @@ impl App {
     /// # Errors
     /// 401 without a valid operator token, 403 with a credential of another kind, 503 without a database.
     pub async fn operator(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, ApiError> {
-        self.operator_of(&auth::operator_token(headers)?, now).await
+        self.operator_of(&credentials::operator_token(headers)?, now).await
     }
 
     async fn operator_of(&self, token: &Token, now: Timestamp) -> Result<Actor, ApiError> {
@@ -273,7 +273,7 @@ impl App {
         agent_id: impl FnOnce() -> Result<AgentId, Invalid>,
         now: Timestamp,
     ) -> Result<Agent, ApiError> {
-        match auth::credential(headers)? {
+        match credentials::credential(headers)? {
             Credential::Token(token) if token.kind() == TokenKind::Operator => {
                 self.operator_of(&token, now).await?;
                 self.existing(agent_id()?, now).await

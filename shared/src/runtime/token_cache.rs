@@ -7,9 +7,9 @@ use std::time::Duration;
 use lru::LruCache;
 use uuid::Uuid;
 
-use crate::credential::Token;
+use crate::domain::credential::Token;
+use crate::domain::token::TokenRow;
 use crate::time::Timestamp;
-use crate::token::TokenRow;
 
 /// How many tokens are remembered; the least recently used are forgotten first.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -48,8 +48,8 @@ impl TokenMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::TokenKind;
-    use crate::token::TokenRequest;
+    use crate::domain::credential::TokenKind;
+    use crate::domain::token::TokenRequest;
 
     #[test]
     fn a_token_is_remembered_for_less_than_a_minute_and_only_for_its_own_secret() {

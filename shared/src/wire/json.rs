@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::error::Invalid;
+use crate::wire::error::Invalid;
 
 /// The fields of one JSON object, each still as it was sent. Unknown fields are ignored, and a field that is
 /// `null` counts as absent.

@@ -24,13 +24,13 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::answer::{Answer, Outcome};
-use crate::app::App;
 use crate::config::env;
-use crate::contract::Contract;
-use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::rate_limit::Quota;
+use crate::domain::rate_limit::Quota;
+use crate::runtime::app::App;
 use crate::time::Timestamp;
+use crate::wire::answer::{Answer, Outcome};
+use crate::wire::contract::Contract;
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
 
 /// The largest body that any route takes, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -192,7 +192,7 @@ pub fn log_as_json() {
 pub enum JobError {
     /// The input breaks a rule.
     #[error(transparent)]
-    Invalid(#[from] crate::error::Invalid),
+    Invalid(#[from] crate::wire::error::Invalid),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use crate::agent::AgentId;
-use crate::credential::ApiKey;
-use crate::rate_limit::{Policy, Quota};
+use crate::domain::agent::AgentId;
+use crate::domain::credential::ApiKey;
+use crate::domain::rate_limit::{Policy, Quota};
 use crate::store::Caller;
 use crate::time::Timestamp;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::credential::{ApiKey, KeyDigest, KeyId, row_id};
+use crate::domain::credential::{ApiKey, KeyDigest, KeyId, row_id};
 use crate::time::Timestamp;
 
 /// How far a lease may be past before the sweep announces it: a beat on the wire is not a death.
@@ -454,7 +454,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rate_limit::SLOTS;
+    use crate::domain::rate_limit::SLOTS;
     use crate::store::listing_attributes;
 
     fn config(interval: Option<u64>, tolerance: Option<u64>) -> Result<(u64, u64), BadHeartbeatConfig> {

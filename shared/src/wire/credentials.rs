@@ -3,8 +3,8 @@
 use lambda_http::http::HeaderMap;
 use lambda_http::http::header::AUTHORIZATION;
 
-use crate::credential::{ApiKey, Credential, Token, TokenKind};
-use crate::error::ErrorKind;
+use crate::domain::credential::{ApiKey, Credential, Token, TokenKind};
+use crate::wire::error::ErrorKind;
 
 /// Mission Control's header. It may carry an API key or an enrollment token.
 pub const X_AGENT_TOKEN: &str = "x-agent-token";

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use lambda_http::Request;
 use uuid::Uuid;
 
-use crate::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
-use crate::auth;
-use crate::contract::{self, Heartbeat};
-use crate::error::{ErrorKind, Invalid};
-use crate::event;
-use crate::json::{Json, Object};
+use crate::domain::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
+use crate::domain::event;
 use crate::store::{AgentFilter, Claim, NewAgent, Patch, is_cursor};
+use crate::wire::contract::{self, Heartbeat};
+use crate::wire::credentials;
+use crate::wire::error::{ErrorKind, Invalid};
+use crate::wire::json::{Json, Object};
 
 /// The largest offset of a list.
 const LARGEST_OFFSET: usize = 1_000_000_000;
@@ -56,14 +56,14 @@ pub fn token_id(request: &Request) -> Result<Uuid, Invalid> {
 ///
 /// # Errors
 /// 422 where a body must be JSON and is not; 401 without a credential.
-pub(in crate::contract) fn heartbeat(request: &Request) -> Result<Heartbeat, ErrorKind> {
+pub(super) fn heartbeat(request: &Request) -> Result<Heartbeat, ErrorKind> {
     if request.uri().path() == "/api/v1/agent/heartbeat" {
-        let credential = auth::credential(request.headers())?;
+        let credential = credentials::credential(request.headers())?;
         let claim = lenient_claim(request.body());
         return Ok(Heartbeat { credential, agent_id: None, claim });
     }
     let body = json(request)?;
-    let credential = auth::credential(request.headers())?;
+    let credential = credentials::credential(request.headers())?;
     let claim = body.object().and_then(|body| claim(&body));
     Ok(Heartbeat { credential, agent_id: Some(agent_id(request)), claim })
 }

@@ -6,16 +6,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
-use crate::answer::Outcome;
-use crate::auth::{self, Denied};
-use crate::contract::{self, Heartbeat, Rotation, overlap};
-use crate::credential::{ApiKey, Credential};
-use crate::error::{ApiError, ErrorKind, Invalid};
-use crate::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
-use crate::json::Object;
+use crate::domain::agent::{AgentId, AgentName, AgentState, Health, HeartbeatConfig};
+use crate::domain::credential::{ApiKey, Credential};
+use crate::domain::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
 use crate::store::{Claim, NewAgent};
 use crate::time::Timestamp;
+use crate::wire::answer::Outcome;
+use crate::wire::contract::{self, Heartbeat, Rotation, overlap};
+use crate::wire::credentials::{self, Denied};
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
+use crate::wire::json::Object;
 
 /// How many events one call may post.
 const BATCH_LIMIT: usize = 25;
@@ -45,7 +45,7 @@ fn api_key(headers: &HeaderMap, body: &Object<'_>) -> Result<Result<ApiKey, Deni
             Some(key.ok_or_else(|| body.invalid("apiKey", "must be 48 hexadecimal characters"))?)
         }
     };
-    Ok(auth::agent_key(headers, in_body))
+    Ok(credentials::agent_key(headers, in_body))
 }
 
 /// Reads `POST /api/agents/verify`.

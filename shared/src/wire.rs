@@ -1,0 +1,11 @@
+//! HTTP: what requests say and what answers look like, in the two contracts. Nothing here asks the store.
+
+pub mod answer;
+pub mod contract;
+pub mod credentials;
+pub mod envelope;
+pub mod error;
+pub mod json;
+pub mod mission_control;
+pub mod requests;
+pub mod source_address;
