@@ -11,35 +11,6 @@ use serde_json::{Value, json};
 use crate::support::runtime_api::LambdaProcess;
 use crate::support::{Reply, TestAgent, TestSystem};
 
-/// A package's executables, by the names that the template calls them.
-pub const BINARIES: [(&str, &str); 25] = [
-    ("register", env!("CARGO_BIN_EXE_register")),
-    ("verify", env!("CARGO_BIN_EXE_verify")),
-    ("heartbeat", env!("CARGO_BIN_EXE_heartbeat")),
-    ("events", env!("CARGO_BIN_EXE_events")),
-    ("enroll", env!("CARGO_BIN_EXE_enroll")),
-    ("agent-healthz", env!("CARGO_BIN_EXE_agent-healthz")),
-    ("list-agents", env!("CARGO_BIN_EXE_list-agents")),
-    ("create-agent", env!("CARGO_BIN_EXE_create-agent")),
-    ("get-agent", env!("CARGO_BIN_EXE_get-agent")),
-    ("update-agent", env!("CARGO_BIN_EXE_update-agent")),
-    ("delete-agent", env!("CARGO_BIN_EXE_delete-agent")),
-    ("approve", env!("CARGO_BIN_EXE_approve")),
-    ("revoke", env!("CARGO_BIN_EXE_revoke")),
-    ("restore", env!("CARGO_BIN_EXE_restore")),
-    ("rotate-key", env!("CARGO_BIN_EXE_rotate-key")),
-    ("list-events", env!("CARGO_BIN_EXE_list-events")),
-    ("usage", env!("CARGO_BIN_EXE_usage")),
-    ("workspace", env!("CARGO_BIN_EXE_workspace")),
-    ("create-token", env!("CARGO_BIN_EXE_create-token")),
-    ("list-tokens", env!("CARGO_BIN_EXE_list-tokens")),
-    ("delete-token", env!("CARGO_BIN_EXE_delete-token")),
-    ("health", env!("CARGO_BIN_EXE_health")),
-    ("fallback", env!("CARGO_BIN_EXE_fallback")),
-    ("sweep", env!("CARGO_BIN_EXE_sweep")),
-    ("mint-token", env!("CARGO_BIN_EXE_mint-token")),
-];
-
 /// A deployment of a test's own. The local system made its tables and serves to look into them: its clock
 /// stands still long ago, while the functions read the machine's.
 pub struct Deployment {
@@ -96,10 +67,17 @@ impl Deployment {
     }
 }
 
-/// Where Cargo put a binary.
-pub fn executable(binary: &str) -> &'static Path {
-    let found = BINARIES.iter().find(|(name, _)| *name == binary);
-    Path::new(found.expect("a binary of that name").1)
+/// Where Cargo put a function's executable: they all stand side by side.
+pub fn executable(binary: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_register")).with_file_name(binary)
+}
+
+/// The names of all functions' binaries, as the template has them.
+pub fn binaries() -> Vec<String> {
+    let open = [("Registration", "open"), ("Approval", "key")];
+    let open = open.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let functions = template(&open, &str::to_owned).expect("the template").functions;
+    functions.into_iter().map(|function| function.binary).collect()
 }
 
 /// The shipped template.

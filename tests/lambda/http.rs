@@ -13,7 +13,7 @@ use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::ApiError;
 
-use crate::deployment::{
+use super::deployment::{
     Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, request, with_header,
 };
 use crate::support::TestAgent;

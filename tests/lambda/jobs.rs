@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::deployment::{
+use super::deployment::{
     Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, with_header,
 };
 use crate::support::TestAgent;

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::deployment::{
-    BINARIES, Deployment, call, executable, fixture, log_records, post, request, with_header,
+use super::deployment::{
+    Deployment, binaries, call, executable, fixture, log_records, post, request, with_header,
 };
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::runtime_api::LambdaProcess;
@@ -15,7 +15,7 @@ use crate::support::tls::TlsProxy;
 #[tokio::test]
 async fn a_broken_environment_ends_every_function_with_one_line_that_names_the_variable() {
     let deployment = Deployment::start().await;
-    for (binary, _) in BINARIES {
+    for binary in &binaries() {
         refuses(&deployment, binary, "APPROVAL", "maybe").await;
     }
 }
@@ -46,7 +46,7 @@ async fn no_variable_of_the_template_has_a_silent_default() {
 #[tokio::test]
 async fn a_starting_function_connects_to_the_database_before_it_asks_for_an_invocation() {
     let deployment = Deployment::start().await;
-    for (binary, _) in BINARIES {
+    for binary in &binaries() {
         deployment.system.proxy.take();
         let lambda = deployment.function(binary).await;
         let tally = deployment.system.proxy.take();

@@ -2,8 +2,6 @@
 //!
 //! `ROLLCALL_TEST_DYNAMODB=URL` puts another DynamoDB endpoint in the engine's place.
 
-#![allow(dead_code, reason = "each test binary uses its own part of it")]
-
 pub mod dynamodb_proxy;
 pub mod loopback;
 pub mod runtime_api;

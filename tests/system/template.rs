@@ -83,15 +83,13 @@ fn the_templates_functions_are_the_binaries() {
     assert_eq!(declared, files);
 
     let manifest = file("Cargo.toml");
-    let sections = manifest.split("[[bin]]").skip(1);
-    let binaries: BTreeSet<_> = sections
-        .map(|section| {
-            let value = |key: &str| {
-                let line = section.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
-                line.and_then(|rest| rest.strip_suffix('"')).expect("a value").to_owned()
-            };
-            assert_eq!(value("path"), format!("functions/bin/{}.rs", value("name")));
-            value("name")
+    let rows = manifest.lines().filter_map(|line| line.trim().strip_prefix("{ name = \""));
+    let binaries: BTreeSet<_> = rows
+        .map(|row| {
+            let (name, rest) = row.split_once('"').expect("a name");
+            let expected = format!(", path = \"functions/bin/{name}.rs\", test = false, doc = false }},");
+            assert_eq!(rest, expected, "{name}");
+            name.to_owned()
         })
         .collect();
     assert_eq!(declared, binaries);

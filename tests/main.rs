@@ -1,0 +1,38 @@
+//! Black-box tests over the real engine: HTTP against the local system, and the real Lambda binaries against a
+//! Runtime API on loopback. One file per endpoint or promise.
+
+mod support;
+
+mod envelope {
+    mod events;
+    mod heartbeat;
+    mod register;
+    mod verify;
+}
+
+mod mission_control {
+    mod audit;
+    mod client;
+    mod enroll;
+    mod events_usage_workspace;
+    mod heartbeat;
+    mod lists;
+    mod operators;
+    mod rotate;
+    mod tokens;
+}
+
+mod system {
+    mod faults;
+    mod routes;
+    mod sweep;
+    mod template;
+}
+
+mod lambda {
+    mod build;
+    pub mod deployment;
+    mod http;
+    mod jobs;
+    mod process;
+}
