@@ -1,23 +1,44 @@
 //! `POST /api/v1/agents`: an operator creates an active agent.
 
 use lambda_http::Request;
-use shared::domain::workspace::{Workspace, base_url};
+use shared::config::Setting::{
+    AgentsTable, EventsTable, PendingRetention, SystemEventRetention, TokensTable,
+};
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
+use shared::store::NewAgent;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
-use shared::wire::error::ApiError;
-use shared::wire::requests;
+use shared::wire::answer::Answer;
+use shared::wire::error::{ApiError, Invalid};
+use shared::wire::fields;
+use shared::wire::json::Json;
+use shared::wire::mission_control::{self, AgentWithKey};
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "create-agent",
+    reads: &[AgentsTable, EventsTable, TokensTable, PendingRetention, SystemEventRetention],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// `{"name", "board_id"?, "heartbeat_config"?}`.
+fn new_agent(body: Json<'_>) -> Result<NewAgent, Invalid> {
+    let body = body.object()?;
+    Ok(NewAgent {
+        name: fields::name(&body)?.ok_or_else(fields::name_is_required)?,
+        board_id: body.uuid("board_id")?,
+        heartbeat: fields::heartbeat_config(&body)?.unwrap_or_default(),
+    })
+}
 
 /// Creates an agent under a key of its own.
 ///
 /// # Errors
 /// See [`App::operator`]; 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let body = requests::json(&request)?;
+    let body = fields::json(&request)?;
     let operator = app.operator(request.headers(), now).await?;
-    let new = requests::new_agent(body)?;
+    let new = new_agent(body)?;
     let (agent, key) = app.store.create_active(&new, operator, now).await?;
-    let wanted = requests::wants_workspace(&request);
-    let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(&request)));
-    Ok(Outcome::WithKey(agent, key, files).into())
+    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, &request, now))?)
 }

@@ -1,11 +1,20 @@
 //! `DELETE /api/v1/agents/{agent_id}`: an operator removes an agent.
 
 use lambda_http::Request;
+use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
+use shared::wire::answer::Answer;
 use shared::wire::error::ApiError;
-use shared::wire::requests;
+use shared::wire::fields;
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "delete-agent",
+    reads: &[AgentsTable, EventsTable, TokensTable, SystemEventRetention],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
 
 /// Removes an agent; its events stay. One that does not exist is gone already.
 ///
@@ -13,6 +22,6 @@ use shared::wire::requests;
 /// See [`App::operator`]; 422 for a path without a UUID.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let operator = app.operator(request.headers(), now).await?;
-    app.store.delete_agent(requests::agent_id(&request)?, operator, now).await?;
-    Ok(Outcome::Done.into())
+    app.store.delete_agent(fields::agent_id(&request)?, operator, now).await?;
+    Ok(Answer::ok())
 }

@@ -1,74 +1,104 @@
 //! `POST /api/v1/agents/heartbeat`: a heartbeat that creates its agent on first sight.
 
 use lambda_http::Request;
+use shared::config::Setting::{
+    AgentsTable, EventsTable, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
+};
 use shared::domain::agent::{Agent, AgentId, AgentName};
 use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::domain::event::Actor;
 use shared::domain::rate_limit::{Policy, Quota};
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
-use shared::domain::workspace::{Workspace, base_url};
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
 use shared::store::{Call, Caller, Claim, Creation, NewEnrolled};
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
-use shared::wire::credentials;
-use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::answer::Answer;
+use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::json::Json;
-use shared::wire::requests::{self, FirstBeat};
+use shared::wire::mission_control::{self, AgentRead, AgentWithKey};
+use shared::wire::{credentials, fields};
 use uuid::Uuid;
 
-/// Whose names the agents have that operators create by heartbeat.
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "enroll",
+    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, PendingRetention, SystemEventRetention],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// The namespace of agents that operators create by heartbeat.
 const OPERATORS_NAMESPACE: &str = "operator";
 
-/// Beats for the agent of this key; or for the agent of this board and name, which it creates if there is none.
+/// The body: `{"name"?, "board_id"?, "status"?}`. An agent's own key does not need the name.
+struct FirstHeartbeat {
+    name: Option<AgentName>,
+    board_id: Option<Uuid>,
+    claim: Claim,
+}
+
+impl FirstHeartbeat {
+    fn read(body: Json<'_>) -> Result<Self, Invalid> {
+        let body = body.object()?;
+        Ok(Self {
+            name: fields::name(&body)?,
+            board_id: body.uuid("board_id")?,
+            claim: fields::claim(&body)?,
+        })
+    }
+}
+
+/// Renews the lease of the agent with this key; or of the agent of this board and name, which it creates if there is
+/// none.
 ///
 /// # Errors
 /// See [`App::check_in`]; 401 for an unknown token, 403 for one that may not create, or not on this board; 422
 /// for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let body = requests::json(&request)?;
+    let body = fields::json(&request)?;
     match credentials::credential(request.headers())? {
         Credential::Agent(key) => {
-            let beat = match FirstBeat::read(body) {
-                Ok(beat) => beat,
+            let heartbeat = match FirstHeartbeat::read(body) {
+                Ok(heartbeat) => heartbeat,
                 Err(invalid) => {
                     app.agent_of_key(&key, now).await?;
                     return Err(invalid.into());
                 }
             };
-            let (agent, quota) = app.check_in(&Caller::Key(key), Call::Heartbeat(beat.claim), now).await?;
-            Ok(Answer::counted(Outcome::Agent(agent), quota))
+            let (agent, quota) =
+                app.check_in(&Caller::Key(key), Call::Heartbeat(heartbeat.claim), now).await?;
+            Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
         }
-        Credential::Token(token) => beat_by_name(app, &request, &token, body, now).await,
+        Credential::Token(token) => heartbeat_by_name(app, &request, &token, body, now).await,
     }
 }
 
-/// Beats, or creates, or beats once more for whoever was first to create.
-async fn beat_by_name(
+/// Renews, or creates, or renews the lease of an agent that somebody else was first to create.
+async fn heartbeat_by_name(
     app: &App,
     request: &Request,
     token: &Token,
     body: Json<'_>,
     now: Timestamp,
 ) -> Result<Answer, ApiError> {
-    let grant = Grant::of(app, token, now).await?;
-    let beat = FirstBeat::read(body)?;
-    let name = beat.name.ok_or_else(requests::name_is_required)?;
-    let board_id = beat.board_id.or(grant.row.board_id);
-    grant.row.admit(board_id)?;
-    let key_id = NewEnrolled::key_id(&grant.namespace, board_id, &name);
+    let sponsor = Sponsor::of(app, token, now).await?;
+    let heartbeat = FirstHeartbeat::read(body)?;
+    let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
+    let board_id = heartbeat.board_id.or(sponsor.row.board_id);
+    sponsor.row.admit(board_id)?;
+    let key_id = NewEnrolled::key_id(&sponsor.namespace, board_id, &name);
     let agent_id = AgentId::of_key_id(key_id);
-    let caller = Caller::Namespace { agent_id, namespace: grant.namespace.clone(), actor: grant.actor };
-    let call = Call::Heartbeat(beat.claim);
+    let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace.clone(), actor: sponsor.actor };
+    let call = Call::Heartbeat(heartbeat.claim);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
-        return Ok(Answer::counted(Outcome::Agent(agent), quota));
+        return Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota));
     }
-    let grant = grant.for_creation(app, token, agent_id, now).await?;
-    match app.store.enroll(&grant.new_agent(name, board_id, beat.claim), now).await? {
-        Creation::Created(agent, key) => Ok(created(app, request, &grant, agent, key, now).await),
+    let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
+    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.claim), now).await? {
+        Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
-            Ok(Answer::counted(Outcome::Agent(agent), quota))
+            Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
         }
         Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
     }
@@ -78,32 +108,30 @@ async fn beat_by_name(
 async fn created(
     app: &App,
     request: &Request,
-    grant: &Grant,
-    agent: Box<Agent>,
-    key: ApiKey,
+    sponsor: &Sponsor,
+    agent: &Agent,
+    key: &ApiKey,
     now: Timestamp,
-) -> Answer {
-    if grant.row.reusable {
-        app.note_use(&grant.row, true, now).await;
+) -> Result<Answer, ApiError> {
+    if sponsor.row.reusable {
+        app.note_use(&sponsor.row, true, now).await;
     }
-    let wanted = requests::wants_workspace(request);
-    let files = wanted.then(|| Workspace::render(&agent, Some(&key), &base_url(request)));
-    let quota = Quota::after(Policy::Heartbeats, app.config.rate_limit, 1, now);
-    let counted = agent.last_seen_at.is_some().then_some(quota);
-    Answer { outcome: Outcome::WithKey(agent, key, files), quota: counted }
+    let answer = mission_control::body(&AgentWithKey::of(agent, key, request, now))?;
+    let quota = Quota::after(Policy::Heartbeats, *app.config.rate_limit.get(), 1, now);
+    Ok(if agent.last_seen_at.is_some() { answer.counted(quota) } else { answer })
 }
 
-/// What a token lets its holder do here.
-struct Grant {
+/// Whoever lets a new agent in: a token, with its namespace and the name under which events are recorded.
+struct Sponsor {
     row: TokenRow,
     namespace: String,
     actor: Actor,
 }
 
-impl Grant {
+impl Sponsor {
     async fn of(app: &App, token: &Token, now: Timestamp) -> Result<Self, ApiError> {
         match token.kind() {
-            TokenKind::Enrollment => Ok(Self::enrollment(app.enrollment_token(token, now).await?)),
+            TokenKind::Enrollment => Ok(Self::enrollment(app.cached_token(token, now).await?)),
             TokenKind::Operator => {
                 let row = app.operator_row(token, now).await?;
                 let (namespace, actor) = (OPERATORS_NAMESPACE.to_owned(), Actor::Operator(row.token_id));
@@ -117,7 +145,7 @@ impl Grant {
         Self { row, namespace, actor }
     }
 
-    /// The agent that the grant lets in.
+    /// The agent that the sponsor lets in.
     fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, claim: Claim) -> NewEnrolled<'_> {
         NewEnrolled {
             namespace: &self.namespace,
@@ -130,7 +158,7 @@ impl Grant {
         }
     }
 
-    /// The same, read anew if it may be old, and only if it lets this agent in.
+    /// The sponsor as its row is now, and only if it lets this agent in: a cached row may be a minute old.
     async fn for_creation(
         self,
         app: &App,
@@ -141,10 +169,10 @@ impl Grant {
         if token.kind() == TokenKind::Operator {
             return Ok(self);
         }
-        let grant = Self::enrollment(app.fresh_enrollment_token(token).await?);
-        match grant.row.bars_creation(Some(agent_id), now) {
+        let sponsor = Self::enrollment(app.current_token(token).await?);
+        match sponsor.row.bars_creation(Some(agent_id), now) {
             Some(why) => Err(ErrorKind::Forbidden(why).into()),
-            None => Ok(grant),
+            None => Ok(sponsor),
         }
     }
 }

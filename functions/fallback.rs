@@ -6,11 +6,19 @@
 use lambda_http::Request;
 use lambda_http::http::Method;
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
+use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind};
 
 use crate::ROUTES;
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "fallback",
+    reads: &[],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
 
 /// Refuses whatever no route takes, except `OPTIONS`.
 ///
@@ -18,7 +26,7 @@ use crate::ROUTES;
 /// 405 with `Allow` where the path has other methods, else 404.
 pub async fn handle(_app: &App, request: Request, _now: Timestamp) -> Result<Answer, ApiError> {
     if request.method() == Method::OPTIONS {
-        return Ok(Outcome::Preflight.into());
+        return Ok(Answer::no_content());
     }
     let path = request.uri().path();
     let methods =

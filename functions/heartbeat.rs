@@ -2,53 +2,138 @@
 //! is alive.
 
 use lambda_http::Request;
-use shared::domain::agent::AgentId;
-use shared::domain::credential::{Credential, TokenKind};
+use serde::Serialize;
+use shared::config::Setting::{AgentsTable, EventsTable, RateLimit, SystemEventRetention, TokensTable};
+use shared::domain::agent::{Agent, AgentId, Health};
+use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::event::Actor;
 use shared::runtime::app::App;
-use shared::store::{Call, Caller};
+use shared::runtime::function::Endpoint;
+use shared::store::{Call, Caller, Claim};
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
-use shared::wire::contract::{Contract, Heartbeat};
-use shared::wire::credentials::Denied;
-use shared::wire::error::ApiError;
+use shared::wire::answer::Answer;
+use shared::wire::credentials::{self, CredentialProblem};
+use shared::wire::error::{ApiError, Invalid};
+use shared::wire::json::Object;
+use shared::wire::mission_control::{self, AgentRead};
+use shared::wire::route::route;
+use shared::wire::{envelope, fields};
 
-/// Renews the lease: 1 request to DynamoDB, 1 write unit. An operator's beat also reads the operator's token.
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "heartbeat",
+    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, SystemEventRetention],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// What the envelope's answer says: when to send the next heartbeat, and until when the lease lasts.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HeartbeatData {
+    ok: bool,
+    agent_id: AgentId,
+    status: Option<Health>,
+    last_seen_at: Option<String>,
+    interval_seconds: u64,
+    lease_expires_at: Option<String>,
+}
+
+impl HeartbeatData {
+    fn of(agent: &Agent) -> Self {
+        Self {
+            ok: true,
+            agent_id: agent.agent_id,
+            status: agent.health,
+            last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
+            interval_seconds: agent.heartbeat().interval_seconds(),
+            lease_expires_at: agent.lease_expires_at.map(|end| end.to_string()),
+        }
+    }
+}
+
+/// Renews the lease: 1 request to DynamoDB, 1 write unit. An operator's heartbeat also reads the operator's token.
 ///
 /// # Errors
 /// See [`App::check_in`]; 404 for a path without an agent, 403 for another agent's; 400 or 422 for bad input,
 /// which Mission Control's clients are told only with a good credential.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let beat = Contract::of(request.uri().path()).heartbeat(&request)?;
-    let caller = caller(app, &beat, now).await?;
-    let claim = match (beat.claim, &caller) {
-        (Ok(claim), _) => claim,
-        (Err(invalid), Caller::Key(key)) => {
-            app.agent_of_key(key, now).await?;
-            return Err(invalid.into());
-        }
-        (Err(invalid), _) => return Err(invalid.into()),
-    };
-    let (agent, quota) = app.check_in(&caller, Call::Heartbeat(claim), now).await?;
-    Ok(Answer::counted(Outcome::Agent(agent), quota))
+    match route(&request) {
+        "/api/v1/agent/heartbeat" => own(app, &request, now).await,
+        path if path.starts_with("/api/v1/") => by_id(app, &request, now).await,
+        _ => in_envelope(app, &request, now).await,
+    }
 }
 
-/// Who beats, for whom. A key always means its own agent.
-async fn caller(app: &App, beat: &Heartbeat, now: Timestamp) -> Result<Caller, ApiError> {
-    match (&beat.credential, &beat.agent_id) {
-        (Credential::Agent(key), None) => Ok(Caller::Key(key.clone())),
-        (Credential::Agent(key), Some(Ok(meant))) if AgentId::of_key(key) == *meant => {
-            Ok(Caller::Key(key.clone()))
+/// The envelope: body, key and status are judged before the database is asked.
+async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let body = Object::parse(request.body())?;
+    let key = envelope::api_key(request.headers(), &body)??;
+    let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
+    let health = Health::parse(&status)
+        .ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
+    let call = Call::Heartbeat(Claim::Report(health));
+    let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
+    Ok(envelope::data(&HeartbeatData::of(&agent))?.counted(quota))
+}
+
+/// Mission Control's shortest form: the key says which agent, and the body may be anything.
+async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let Credential::Agent(key) = credentials::credential(request.headers())? else {
+        return Err(CredentialProblem::WrongKind.into());
+    };
+    let claim = known_key_first(app, &key, lenient_claim(request.body()), now).await?;
+    renew(app, &Caller::Key(key), claim, now).await
+}
+
+/// By the path's id: for the agent itself and for operators.
+async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
+    let body = fields::json(request)?;
+    let credential = credentials::credential(request.headers())?;
+    let meant = fields::agent_id(request);
+    let claim = body.object().and_then(|body| fields::claim(&body));
+    match credential {
+        Credential::Agent(key) => {
+            if meant.as_ref() != Ok(&AgentId::of_key(&key)) {
+                let agent = app.agent_of_key(&key, now).await?;
+                app.only_itself(&agent, meant?, now).await?;
+            }
+            let claim = known_key_first(app, &key, claim, now).await?;
+            renew(app, &Caller::Key(key), claim, now).await
         }
-        (Credential::Agent(key), Some(meant)) => {
-            let agent = app.agent_of_key(key, now).await?;
-            app.only_itself(&agent, meant.clone()?, now).await?;
-            Ok(Caller::Key(key.clone()))
+        Credential::Token(token) if token.kind() == TokenKind::Operator => {
+            let operator = app.operator_row(&token, now).await?;
+            let actor = Actor::Operator(operator.token_id);
+            renew(app, &Caller::Operator { agent_id: meant?, actor }, claim?, now).await
         }
-        (Credential::Token(token), Some(meant)) if token.kind() == TokenKind::Operator => {
-            let operator = app.operator_row(token, now).await?;
-            Ok(Caller::Operator { agent_id: meant.clone()?, actor: Actor::Operator(operator.token_id) })
+        Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
+    }
+}
+
+/// What the body says, or what is wrong with it: which only the agent with this key is told.
+async fn known_key_first(
+    app: &App,
+    key: &ApiKey,
+    claim: Result<Claim, Invalid>,
+    now: Timestamp,
+) -> Result<Claim, ApiError> {
+    match claim {
+        Ok(claim) => Ok(claim),
+        Err(invalid) => {
+            app.agent_of_key(key, now).await?;
+            Err(invalid.into())
         }
-        (Credential::Token(_), _) => Err(Denied::WrongKind.into()),
+    }
+}
+
+async fn renew(app: &App, caller: &Caller, claim: Claim, now: Timestamp) -> Result<Answer, ApiError> {
+    let (agent, quota) = app.check_in(caller, Call::Heartbeat(claim), now).await?;
+    Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
+}
+
+/// What a body says that may be anything: only an object's string `status` counts.
+fn lenient_claim(body: &[u8]) -> Result<Claim, Invalid> {
+    match Object::parse(body) {
+        Ok(body) if matches!(body.string("status"), Ok(Some(_))) => fields::claim(&body),
+        _ => Ok(Claim::Keep),
     }
 }

@@ -3,33 +3,33 @@
 #![warn(missing_docs)]
 
 pub mod agent_healthz;
-pub mod approve;
+pub mod approve_agent;
 pub mod create_agent;
 pub mod create_token;
 pub mod delete_agent;
 pub mod delete_token;
 pub mod enroll;
-pub mod events;
 pub mod fallback;
 pub mod get_agent;
+pub mod get_usage;
+pub mod get_workspace;
 pub mod health;
 pub mod heartbeat;
 pub mod list_agents;
 pub mod list_events;
 pub mod list_tokens;
 pub mod mint_token;
+pub mod post_events;
 pub mod register;
-pub mod restore;
-pub mod revoke;
+pub mod restore_agent;
+pub mod revoke_agent;
 pub mod rotate_key;
+pub mod state_change;
 pub mod sweep;
-pub mod transition;
 pub mod update_agent;
-pub mod usage;
 pub mod verify;
-pub mod workspace;
 
-use shared::runtime::lambda::{Endpoint, Job, endpoint, job};
+use shared::runtime::function::Function;
 
 /// Every route of the API: method, path, and the function that serves it. `template.yaml` declares the same;
 /// a test compares them.
@@ -37,7 +37,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/agents/register", "register"),
     ("POST", "/api/agents/verify", "verify"),
     ("POST", "/api/agents/heartbeat", "heartbeat"),
-    ("POST", "/api/agents/events", "events"),
+    ("POST", "/api/agents/events", "post-events"),
     ("POST", "/api/agents/rotate-key", "rotate-key"),
     ("POST", "/api/v1/agent/heartbeat", "heartbeat"),
     ("GET", "/api/v1/agent/healthz", "agent-healthz"),
@@ -48,13 +48,13 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("PATCH", "/api/v1/agents/{agent_id}", "update-agent"),
     ("DELETE", "/api/v1/agents/{agent_id}", "delete-agent"),
     ("POST", "/api/v1/agents/{agent_id}/heartbeat", "heartbeat"),
-    ("POST", "/api/v1/agents/{agent_id}/approve", "approve"),
-    ("POST", "/api/v1/agents/{agent_id}/revoke", "revoke"),
-    ("POST", "/api/v1/agents/{agent_id}/restore", "restore"),
+    ("POST", "/api/v1/agents/{agent_id}/approve", "approve-agent"),
+    ("POST", "/api/v1/agents/{agent_id}/revoke", "revoke-agent"),
+    ("POST", "/api/v1/agents/{agent_id}/restore", "restore-agent"),
     ("POST", "/api/v1/agents/{agent_id}/rotate-key", "rotate-key"),
     ("GET", "/api/v1/agents/{agent_id}/events", "list-events"),
-    ("GET", "/api/v1/agents/{agent_id}/usage", "usage"),
-    ("GET", "/api/v1/agents/{agent_id}/workspace", "workspace"),
+    ("GET", "/api/v1/agents/{agent_id}/usage", "get-usage"),
+    ("GET", "/api/v1/agents/{agent_id}/workspace", "get-workspace"),
     ("POST", "/api/v1/tokens", "create-token"),
     ("GET", "/api/v1/tokens", "list-tokens"),
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
@@ -63,43 +63,37 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/readyz", "health"),
 ];
 
-/// A function, for a host that runs all of them in one process.
-pub enum Function {
-    /// Behind a route of the API.
-    Endpoint(Endpoint),
-    /// Behind a schedule, or invoked by hand.
-    Job(Job),
-}
+/// Every function, for a host that runs all of them in one process.
+pub const FUNCTIONS: &[Function] = &[
+    Function::Endpoint(agent_healthz::FUNCTION),
+    Function::Endpoint(approve_agent::FUNCTION),
+    Function::Endpoint(create_agent::FUNCTION),
+    Function::Endpoint(create_token::FUNCTION),
+    Function::Endpoint(delete_agent::FUNCTION),
+    Function::Endpoint(delete_token::FUNCTION),
+    Function::Endpoint(enroll::FUNCTION),
+    Function::Endpoint(fallback::FUNCTION),
+    Function::Endpoint(get_agent::FUNCTION),
+    Function::Endpoint(get_usage::FUNCTION),
+    Function::Endpoint(get_workspace::FUNCTION),
+    Function::Endpoint(health::FUNCTION),
+    Function::Endpoint(heartbeat::FUNCTION),
+    Function::Endpoint(list_agents::FUNCTION),
+    Function::Endpoint(list_events::FUNCTION),
+    Function::Endpoint(list_tokens::FUNCTION),
+    Function::Endpoint(post_events::FUNCTION),
+    Function::Endpoint(register::FUNCTION),
+    Function::Endpoint(restore_agent::FUNCTION),
+    Function::Endpoint(revoke_agent::FUNCTION),
+    Function::Endpoint(rotate_key::FUNCTION),
+    Function::Endpoint(update_agent::FUNCTION),
+    Function::Endpoint(verify::FUNCTION),
+    Function::Job(sweep::FUNCTION),
+    Function::Job(mint_token::FUNCTION),
+];
 
 /// The function of a binary's name.
 #[must_use]
 pub fn function(binary: &str) -> Option<Function> {
-    Some(match binary {
-        "agent-healthz" => Function::Endpoint(endpoint(agent_healthz::handle)),
-        "approve" => Function::Endpoint(endpoint(approve::handle)),
-        "create-agent" => Function::Endpoint(endpoint(create_agent::handle)),
-        "create-token" => Function::Endpoint(endpoint(create_token::handle)),
-        "delete-agent" => Function::Endpoint(endpoint(delete_agent::handle)),
-        "delete-token" => Function::Endpoint(endpoint(delete_token::handle)),
-        "enroll" => Function::Endpoint(endpoint(enroll::handle)),
-        "events" => Function::Endpoint(endpoint(events::handle)),
-        "fallback" => Function::Endpoint(endpoint(fallback::handle)),
-        "get-agent" => Function::Endpoint(endpoint(get_agent::handle)),
-        "health" => Function::Endpoint(endpoint(health::handle)),
-        "heartbeat" => Function::Endpoint(endpoint(heartbeat::handle)),
-        "list-agents" => Function::Endpoint(endpoint(list_agents::handle)),
-        "list-events" => Function::Endpoint(endpoint(list_events::handle)),
-        "list-tokens" => Function::Endpoint(endpoint(list_tokens::handle)),
-        "register" => Function::Endpoint(endpoint(register::handle)),
-        "restore" => Function::Endpoint(endpoint(restore::handle)),
-        "revoke" => Function::Endpoint(endpoint(revoke::handle)),
-        "rotate-key" => Function::Endpoint(endpoint(rotate_key::handle)),
-        "update-agent" => Function::Endpoint(endpoint(update_agent::handle)),
-        "usage" => Function::Endpoint(endpoint(usage::handle)),
-        "verify" => Function::Endpoint(endpoint(verify::handle)),
-        "workspace" => Function::Endpoint(endpoint(workspace::handle)),
-        "sweep" => Function::Job(job(sweep::run)),
-        "mint-token" => Function::Job(job(mint_token::run)),
-        _ => return None,
-    })
+    FUNCTIONS.iter().find(|function| function.name() == binary).copied()
 }

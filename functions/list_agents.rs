@@ -1,11 +1,85 @@
 //! `GET /api/v1/agents`: the fleet, newest first.
 
 use lambda_http::Request;
+use serde::Serialize;
+use shared::config::Setting::{AgentsTable, TokensTable};
+use shared::domain::agent::{Agent, AgentState};
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
+use shared::store::{AgentFilter, is_cursor};
 use shared::time::Timestamp;
-use shared::wire::answer::{AgentList, Answer, Outcome, Paging};
-use shared::wire::error::ApiError;
-use shared::wire::requests::{self, Start};
+use shared::wire::answer::Answer;
+use shared::wire::error::{ApiError, Invalid};
+use shared::wire::fields::{Query, invalid_query};
+use shared::wire::mission_control::{self, AgentRead};
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "list-agents",
+    reads: &[AgentsTable, TokensTable],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// The largest offset of a list.
+const LARGEST_OFFSET: usize = 1_000_000_000;
+
+/// Every status that an agent can have, as a filter names it.
+const STATUSES: [&str; 6] = ["provisioning", "online", "offline", "healthy", "degraded", "error"];
+
+/// Where the list begins.
+enum Start {
+    /// After so many agents. The answer counts all of them.
+    Offset(usize),
+    /// After this place; `None` is the beginning. The answer counts nothing, and costs the same everywhere.
+    Cursor(Option<String>),
+}
+
+/// The query string.
+struct ListAgents {
+    filter: AgentFilter,
+    limit: usize,
+    start: Start,
+}
+
+impl ListAgents {
+    fn read(request: &Request) -> Result<Self, Invalid> {
+        let query = Query::of(request);
+        let status = query.text("status").map(str::to_owned);
+        if status.as_deref().is_some_and(|status| !STATUSES.contains(&status)) {
+            return Err(invalid_query("status", format!("must be one of {}", STATUSES.join(", "))));
+        }
+        let start = match query.text("cursor") {
+            None => Start::Offset(query.count("offset", 0, LARGEST_OFFSET)?.unwrap_or(0)),
+            Some("") => Start::Cursor(None),
+            Some(cursor) if is_cursor(cursor) => Start::Cursor(Some(cursor.to_owned())),
+            Some(_) => return Err(invalid_query("cursor", "must be the next of an earlier page")),
+        };
+        let state = match query.text("state") {
+            None => None,
+            Some(word) => Some(
+                AgentState::parse(word)
+                    .ok_or_else(|| invalid_query("state", "must be one of pending, active, revoked"))?,
+            ),
+        };
+        let filter = AgentFilter { board_id: query.uuid("board_id")?, status, state };
+        Ok(Self { filter, limit: query.count("limit", 1, 200)?.unwrap_or(200), start })
+    }
+}
+
+#[derive(Serialize)]
+struct Agents<'a> {
+    items: Vec<AgentRead<'a>>,
+    limit: usize,
+    #[serde(flatten)]
+    paging: Paging,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Paging {
+    Offset { total: usize, offset: usize },
+    Cursor { total: Option<()>, next: Option<String> },
+}
 
 /// Lists agents: by cursor at a bounded cost, by offset with a count of all.
 ///
@@ -13,16 +87,17 @@ use shared::wire::requests::{self, Start};
 /// See [`App::operator`]; 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     app.operator(request.headers(), now).await?;
-    let list = requests::list_agents(&request)?;
-    let (agents, paging) = match list.start {
+    let list = ListAgents::read(&request)?;
+    let (agents, paging): (Vec<Agent>, Paging) = match list.start {
         Start::Offset(offset) => {
             let (agents, total) = app.store.agents_from(&list.filter, offset, list.limit, now).await?;
-            (agents, Paging::Offset { offset, total })
+            (agents, Paging::Offset { total, offset })
         }
         Start::Cursor(cursor) => {
             let page = app.store.agents_after(&list.filter, cursor.as_deref(), list.limit, now).await?;
-            (page.agents, Paging::Cursor(page.next))
+            (page.agents, Paging::Cursor { total: None, next: page.next })
         }
     };
-    Ok(Outcome::Agents(AgentList { agents, limit: list.limit, paging }).into())
+    let items = agents.iter().map(|agent| AgentRead::of(agent, now)).collect();
+    Ok(mission_control::body(&Agents { items, limit: list.limit, paging })?)
 }

@@ -1,10 +1,45 @@
 //! `GET /api/v1/tokens`: every token, without what is secret of it.
 
 use lambda_http::Request;
+use serde::Serialize;
+use shared::config::Setting::TokensTable;
+use shared::domain::token::TokenRow;
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
+use shared::wire::answer::Answer;
 use shared::wire::error::ApiError;
+use shared::wire::mission_control::{self, TokenRead};
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "list-tokens",
+    reads: &[TokensTable],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+#[derive(Serialize)]
+struct Tokens<'a> {
+    items: Vec<ListedToken<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedToken<'a> {
+    #[serde(flatten)]
+    row: TokenRead<'a>,
+    last_used_at: Option<String>,
+    uses: u64,
+}
+
+impl<'a> ListedToken<'a> {
+    fn of(row: &'a TokenRow) -> Self {
+        Self {
+            row: TokenRead::of(row),
+            last_used_at: row.last_used_at.map(|hour| hour.to_string()),
+            uses: row.uses,
+        }
+    }
+}
 
 /// Lists tokens, newest first.
 ///
@@ -12,5 +47,6 @@ use shared::wire::error::ApiError;
 /// See [`App::operator`].
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     app.operator(request.headers(), now).await?;
-    Ok(Outcome::Tokens(app.store.tokens().await?).into())
+    let tokens = app.store.tokens().await?;
+    Ok(mission_control::body(&Tokens { items: tokens.iter().map(ListedToken::of).collect() })?)
 }

@@ -2,15 +2,23 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::event::Actor;
 use shared::domain::token::TokenRequest;
 use shared::runtime::app::App;
-use shared::runtime::lambda::JobError;
+use shared::runtime::function::{Job, JobError, work};
 use shared::time::Timestamp;
 use shared::wire::error::Invalid;
 use shared::wire::json::Object;
 use shared::wire::mission_control::Minted;
 use tokio::time::Instant;
+
+/// The function and what it reads.
+pub const FUNCTION: Job = Job {
+    name: "mint-token",
+    reads: &[TokensTable, EventsTable, SystemEventRetention],
+    work: |app, input, now, deadline| work(input, move |wanted| run(app, wanted, now, deadline)),
+};
 
 /// Mints the token that the input describes, in the form of `POST /api/v1/tokens`, and shows it, this once.
 ///
@@ -24,6 +32,6 @@ pub async fn run(
 ) -> Result<Value, JobError> {
     let request = TokenRequest::parse(&Object::parse(input.get().as_bytes())?)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
-    let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is no enrollment token's id"))?;
+    let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
     Ok(serde_json::to_value(Minted::of(&minted))?)
 }

@@ -4,11 +4,19 @@ use std::io::{self, Write as _};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use shared::config::Setting::{AgentsTable, EventsTable, SweepSegments, SystemEventRetention};
 use shared::runtime::app::App;
-use shared::runtime::lambda::JobError;
+use shared::runtime::function::{Job, JobError, work};
 use shared::store::{SweepReport, SweepSettings};
 use shared::time::Timestamp;
 use tokio::time::{Duration, Instant};
+
+/// The function and what it reads.
+pub const FUNCTION: Job = Job {
+    name: "sweep",
+    reads: &[AgentsTable, EventsTable, SweepSegments, SystemEventRetention],
+    work: |app, input, now, deadline| work(input, move |tick| run(app, tick, now, deadline)),
+};
 
 /// Announcements at once in each segment.
 const ANNOUNCEMENTS: usize = 8;
@@ -35,7 +43,7 @@ enum Source {
 /// A part of the scan failed, or some of the announcements did; the next sweep tries them again.
 pub async fn run(app: &App, _tick: Tick, now: Timestamp, deadline: Instant) -> Result<SweepReport, JobError> {
     let stop_at = deadline.checked_sub(REPORTING_TIME).unwrap_or(deadline);
-    let segments = i32::from(app.config.sweep_segments.get());
+    let segments = i32::from(app.config.sweep_segments.get().get());
     let settings = SweepSettings { segments, announcements: ANNOUNCEMENTS, stop_at };
     let mut report = app.store.sweep(settings, now).await;
     // A reader that has gone must not end the sweeps: `cargo run | head`.

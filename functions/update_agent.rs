@@ -1,21 +1,60 @@
 //! `PATCH /api/v1/agents/{agent_id}`: an operator changes an agent.
 
 use lambda_http::Request;
-use shared::runtime::app::{App, done};
+use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
+use shared::runtime::app::App;
+use shared::runtime::callers::into_result;
+use shared::runtime::function::Endpoint;
+use shared::store::Patch;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
-use shared::wire::error::ApiError;
-use shared::wire::requests;
+use shared::wire::answer::Answer;
+use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::fields;
+use shared::wire::json::Json;
+use shared::wire::mission_control::{self, AgentRead};
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "update-agent",
+    reads: &[AgentsTable, EventsTable, TokensTable, SystemEventRetention],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?}`; `null` takes a board or a limit away.
+fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
+    let body = body.object()?;
+    if body.has("status") {
+        return Err(ErrorKind::Forbidden("status is controlled by agent heartbeat"));
+    }
+    let rate_limit = match body.whole_number("rate_limit_per_minute")? {
+        None => None,
+        Some(limit) => {
+            Some(u32::try_from(limit).ok().filter(|limit| (1..=6_000).contains(limit)).ok_or_else(|| {
+                body.invalid("rate_limit_per_minute", "must be 1 to 6000, or null for the default")
+            })?)
+        }
+    };
+    let board_id = body.uuid("board_id")?;
+    if body.has("name") && body.string("name")?.is_none() {
+        return Err(body.invalid("name", "must be a string").into());
+    }
+    Ok(Patch {
+        name: fields::name(&body)?,
+        board_id: body.has("board_id").then_some(board_id),
+        heartbeat: fields::heartbeat_config(&body)?,
+        rate_limit: body.has("rate_limit_per_minute").then_some(rate_limit),
+    })
+}
 
 /// Changes name, board, heartbeat configuration or limit.
 ///
 /// # Errors
-/// See [`App::operator`] and [`done`]; 403 for a `status`, 422 for bad input.
+/// See [`App::operator`] and [`into_result`]; 403 for a `status`, 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let body = requests::json(&request)?;
+    let body = fields::json(&request)?;
     let operator = app.operator(request.headers(), now).await?;
-    let agent_id = requests::agent_id(&request)?;
-    let patch = requests::patch(body)?;
+    let agent_id = fields::agent_id(&request)?;
+    let patch = patch(body)?;
     let changed = app.store.patch(agent_id, &patch, operator, now).await?;
-    Ok(Outcome::Agent(done(changed)?).into())
+    Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, now))?)
 }

@@ -1,17 +1,58 @@
 //! `POST /api/agents/verify`: a pending agent becomes active, by its key or with an operator's approval.
 
 use lambda_http::Request;
+use serde::Serialize;
 use shared::config::Approval;
+use shared::config::Setting::{
+    self, AgentsTable, EventsTable, SystemEventRetention, TokensTable, TrustedProxyHops, VerifyFailureLimit,
+    WindowsTable,
+};
 use shared::domain::agent::{AgentId, AgentState};
 use shared::domain::credential::ApiKey;
 use shared::domain::event::Actor;
 use shared::runtime::app::App;
+use shared::runtime::function::Endpoint;
 use shared::store::Verification;
 use shared::time::Timestamp;
-use shared::wire::answer::{Answer, Outcome};
-use shared::wire::credentials;
+use shared::wire::answer::Answer;
+use shared::wire::credentials::{self, CredentialProblem};
 use shared::wire::envelope;
 use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::json::Object;
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "verify",
+    reads: &[
+        AgentsTable,
+        EventsTable,
+        WindowsTable,
+        TokensTable,
+        Setting::Approval,
+        VerifyFailureLimit,
+        TrustedProxyHops,
+        SystemEventRetention,
+    ],
+    handler: |app, request, now| Box::pin(handle(app, request, now)),
+};
+
+/// The agent's key, from a header or `{"apiKey"}`.
+fn key(request: &Request) -> Result<ApiKey, ApiError> {
+    let body = Object::parse(request.body())?;
+    let key = envelope::api_key(request.headers(), &body)?;
+    key.map_err(|problem| match problem {
+        CredentialProblem::Missing => ErrorKind::InvalidKey("an API key is required").into(),
+        CredentialProblem::Malformed => ErrorKind::InvalidKey("the API key is malformed").into(),
+        CredentialProblem::WrongKind => ErrorKind::InvalidKey("an agent's API key is required").into(),
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verified {
+    agent_id: AgentId,
+    status: AgentState,
+}
 
 /// Verifies an agent: at most 2 requests to DynamoDB, 3 under approval.
 ///
@@ -22,15 +63,15 @@ use shared::wire::error::{ApiError, ErrorKind};
 /// 401 `INVALID_KEY` for an unknown key, 403 `APPROVAL_REQUIRED`, 429 after too many unknown keys from one
 /// address, 400 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let key = envelope::verification(&request)?;
+    let key = key(&request)?;
     app.refuse_guessing(&request, &key, now).await?;
-    let approver = match app.config.approval {
+    let approver = match app.config.approval.get() {
         Approval::Key => None,
         Approval::Operator if !credentials::presents_approval(request.headers()) => {
             return waiting(app, &request, &key, now).await;
         }
         Approval::Operator => {
-            Some(app.approver(&credentials::operator_token(request.headers())?, now).await?)
+            Some(app.operator_row_unnoted(&credentials::operator_token(request.headers())?, now).await?)
         }
     };
     let actor = approver.as_ref().map_or(Actor::Agent, |token| Actor::Operator(token.token_id));
@@ -54,7 +95,9 @@ async fn answer(
     now: Timestamp,
 ) -> Result<Answer, ApiError> {
     match verification {
-        Verification::Active(agent_id) => Ok(Outcome::Verified(agent_id).into()),
+        Verification::Active(agent_id) => {
+            Ok(envelope::data(&Verified { agent_id, status: AgentState::Active })?)
+        }
         Verification::Inactive(AgentState::Pending) => Err(ErrorKind::ApprovalRequired.into()),
         Verification::Inactive(state) => Err(ErrorKind::Inactive(state).into()),
         Verification::UnknownKey => {

@@ -16,7 +16,8 @@ use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
 use lambda_http::http::{HeaderName, HeaderValue, Method, StatusCode};
 use lambda_http::request::RequestContext;
 use shared::runtime::app::App;
-use shared::runtime::lambda::{Endpoint, respond};
+use shared::runtime::function::Handler;
+use shared::runtime::respond::respond;
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -26,25 +27,50 @@ use crate::template::{Cors, Route};
 /// API Gateway's own limit; the functions' is lower.
 const GATEWAY_BODY_LIMIT: usize = 10 * 1024 * 1024;
 
+/// A route with a method and a path, which API Gateway tells its function of.
+struct ExactRoute {
+    method: Method,
+    path: String,
+}
+
+impl ExactRoute {
+    fn key(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// The path's variables, by name.
+    fn parameters(&self, path: &str) -> HashMap<String, String> {
+        let parts = self.path.split('/').zip(path.split('/'));
+        let variables = parts.filter_map(|(name, value)| {
+            Some((name.strip_prefix('{')?.strip_suffix('}')?.to_owned(), value.to_owned()))
+        });
+        variables.collect()
+    }
+}
+
 /// An endpoint with its environment.
 pub(crate) struct Mounted {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) handler: Handler,
     pub(crate) app: &'static App,
     pub(crate) clock: Clock,
 }
 
 impl Mounted {
-    async fn call(&self, request: Request, peer: SocketAddr) -> Response {
+    async fn call(&self, route: Option<&ExactRoute>, request: Request, peer: SocketAddr) -> Response {
         let (parts, body) = request.into_parts();
         let Ok(body) = to_bytes(body, GATEWAY_BODY_LIMIT).await else {
             let body = r#"{"message":"Request Entity Too Large"}"#;
             return (StatusCode::PAYLOAD_TOO_LARGE, body).into_response();
         };
         let mut context = ApiGatewayV2httpRequestContext::default();
+        context.route_key = Some(route.map_or_else(|| "$default".to_owned(), ExactRoute::key));
         context.http.source_ip = Some(peer.ip().to_canonical().to_string());
         let event = lambda_http::Request::from_parts(parts, lambda_http::Body::Binary(body.into()));
-        let event = event.with_request_context(RequestContext::ApiGatewayV2(context));
-        respond(self.app, &self.endpoint, event, self.clock.now()).await.map(into_axum).into_response()
+        let parameters = route.map(|route| route.parameters(event.uri().path())).unwrap_or_default();
+        let event = event
+            .with_path_parameters(parameters)
+            .with_request_context(RequestContext::ApiGatewayV2(context));
+        respond(self.app, self.handler, event, self.clock.now()).await.map(into_axum).into_response()
     }
 }
 
@@ -68,11 +94,12 @@ pub(crate) fn router(routes: Vec<(Route, Arc<Mounted>)>, cors: Option<&Cors>) ->
                 let method: Method =
                     method.parse().map_err(|_| format!("{method} {path}: unknown method"))?;
                 let router = by_method.remove(&method).unwrap_or_default();
-                by_method.insert(method, router.route(&path, any(call(mounted))));
+                let route = Some(ExactRoute { method: method.clone(), path: path.clone() });
+                by_method.insert(method, router.route(&path, any(call(mounted, route))));
             }
         }
     }
-    let default = default.map(|mounted| Router::new().fallback(call(mounted))).unwrap_or_default();
+    let default = default.map(|mounted| Router::new().fallback(call(mounted, None))).unwrap_or_default();
     for router in by_method.values_mut() {
         *router = std::mem::take(router).fallback_service(default.clone());
     }
@@ -90,10 +117,12 @@ pub(crate) fn router(routes: Vec<(Route, Arc<Mounted>)>, cors: Option<&Cors>) ->
 /// An endpoint as a handler of the server's.
 fn call(
     mounted: Arc<Mounted>,
+    route: Option<ExactRoute>,
 ) -> impl Fn(ConnectInfo<SocketAddr>, Request) -> BoxFuture<'static, Response> + Clone {
+    let route = Arc::new(route);
     move |ConnectInfo(peer), request| {
-        let mounted = Arc::clone(&mounted);
-        async move { mounted.call(request, peer).await }.boxed()
+        let (mounted, route) = (Arc::clone(&mounted), Arc::clone(&route));
+        async move { mounted.call(route.as_ref().as_ref(), request, peer).await }.boxed()
     }
 }
 

@@ -15,7 +15,7 @@ use local::{Clock, Database, Options, StartError, System};
 use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use shared::domain::credential::Token;
-use shared::runtime::lambda::JobError;
+use shared::runtime::function::JobError;
 use shared::store::{StoreError, endpoint_url};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::Layer as _;

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use rollcall::Function;
 use serde_json::Value;
 use shared::config::{Config, ConfigError};
 use shared::domain::event::EventIds;
 use shared::runtime::app::{App, REQUEST_BUDGET};
-use shared::runtime::lambda::{Job, JobError};
+use shared::runtime::function::{Function, Job, JobError};
 use shared::store::Timeouts;
 use shared::wire::error::Invalid;
 use tokio::net::TcpListener;
@@ -150,19 +149,22 @@ impl System {
         let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
         for function in template.functions {
-            let config = Config::read(|name| function.environment.get(name).cloned())
+            let Some(code) = rollcall::function(&function.binary) else {
+                return Err(StartError::NoSuchBinary(function.logical_id, function.binary));
+            };
+            let config = Config::read(code.reads(), |name| function.environment.get(name).cloned())
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
             // One environment per function, as on Lambda, for the life of the process.
             let mut app = App::new(config, database.client.clone(), event_ids.clone());
             app.request_budget = options.request_budget;
             let app: &'static App = Box::leak(Box::new(app));
-            match rollcall::function(&function.binary) {
-                None => return Err(StartError::NoSuchBinary(function.logical_id, function.binary)),
-                Some(Function::Endpoint(endpoint)) => {
-                    let mounted = Arc::new(Mounted { endpoint, app, clock: options.clock.clone() });
+            match code {
+                Function::Endpoint(endpoint) => {
+                    let handler = endpoint.handler;
+                    let mounted = Arc::new(Mounted { handler, app, clock: options.clock.clone() });
                     routes.extend(function.routes.into_iter().map(|route| (route, Arc::clone(&mounted))));
                 }
-                Some(Function::Job(job)) => {
+                Function::Job(job) => {
                     let binary = function.binary.clone();
                     schedules
                         .extend(function.schedules.into_iter().map(|schedule| (binary.clone(), schedule)));
@@ -300,5 +302,5 @@ async fn run_job(
         Ok(input) => input,
         Err(error) => return Some(Err(Invalid::new("input", error.to_string()).into())),
     };
-    Some((mounted.job)(mounted.app, input, clock.now(), deadline).await)
+    Some((mounted.job.work)(mounted.app, input, clock.now(), deadline).await)
 }

@@ -23,44 +23,130 @@ pub enum Approval {
     Operator,
 }
 
-/// The names of the tables.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables {
-    /// One row per agent.
-    pub agents: String,
-    /// What agents post, and what the system records about them.
-    pub events: String,
-    /// Counters for callers that have no row.
-    pub windows: String,
-    /// Operator and enrollment tokens.
-    pub tokens: String,
+/// One thing that a function may read of the configuration: a variable of its environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Setting {
+    /// The table with one row for each agent.
+    AgentsTable,
+    /// The table of what agents post, and of what the system records about them.
+    EventsTable,
+    /// The table of counters for callers that have no row.
+    WindowsTable,
+    /// The table of operator and enrollment tokens.
+    TokensTable,
+    /// Who may register: `open` or `enrollment`.
+    Registration,
+    /// What makes a pending agent active: `key` or `operator`.
+    Approval,
+    /// Heartbeats per minute of one agent, and other calls likewise.
+    RateLimit,
+    /// Registrations per minute from one address.
+    RegisterLimit,
+    /// Refused verifications per minute from one address.
+    VerifyFailureLimit,
+    /// Days for which agents' events are kept.
+    EventRetention,
+    /// Days for which the system's own events are kept.
+    SystemEventRetention,
+    /// Days for which a registration waits for its verification.
+    PendingRetention,
+    /// Segments of the agents' table that a sweep scans at once.
+    SweepSegments,
+    /// Proxies in front whose `X-Forwarded-For` entries are trusted.
+    TrustedProxyHops,
 }
 
-/// Everything that `template.yaml` tells a function.
+impl Setting {
+    /// The variable's name.
+    #[must_use]
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::AgentsTable => "AGENTS_TABLE",
+            Self::EventsTable => "EVENTS_TABLE",
+            Self::WindowsTable => "WINDOWS_TABLE",
+            Self::TokensTable => "TOKENS_TABLE",
+            Self::Registration => "REGISTRATION",
+            Self::Approval => "APPROVAL",
+            Self::RateLimit => "RATE_LIMIT_PER_MINUTE",
+            Self::RegisterLimit => "REGISTER_LIMIT_PER_IP",
+            Self::VerifyFailureLimit => "VERIFY_FAILURE_LIMIT_PER_IP",
+            Self::EventRetention => "EVENT_RETENTION_DAYS",
+            Self::SystemEventRetention => "SYSTEM_EVENT_RETENTION_DAYS",
+            Self::PendingRetention => "PENDING_RETENTION_DAYS",
+            Self::SweepSegments => "SWEEP_SEGMENTS",
+            Self::TrustedProxyHops => "TRUSTED_PROXY_HOPS",
+        }
+    }
+}
+
+/// A setting's value, as far as the function reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given<T> {
+    setting: Setting,
+    value: Option<T>,
+}
+
+impl<T> Given<T> {
+    /// The value.
+    ///
+    /// # Panics
+    /// A bug that every call of the function meets: it uses a setting that it does not say it reads.
+    #[must_use]
+    pub fn get(&self) -> &T {
+        let Some(value) = &self.value else {
+            panic!("{} is not among what this function reads", self.setting.variable())
+        };
+        value
+    }
+}
+
+/// The names of the tables that a function uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// One row for each agent.
+    pub agents: Given<String>,
+    /// What agents post, and what the system records about them.
+    pub events: Given<String>,
+    /// Counters for callers that have no row.
+    pub windows: Given<String>,
+    /// Operator and enrollment tokens.
+    pub tokens: Given<String>,
+}
+
+impl Tables {
+    /// The first of the function's tables whose key is one attribute, and that attribute's name.
+    #[must_use]
+    pub fn any(&self) -> Option<(&str, &'static str)> {
+        let tables = [(&self.agents, "agent_id"), (&self.tokens, "token_id"), (&self.windows, "window_id")];
+        tables.into_iter().find_map(|(table, key)| Some((table.value.as_deref()?, key)))
+    }
+}
+
+/// What `template.yaml` tells a function: of all settings those that the function reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `AGENTS_TABLE`, `EVENTS_TABLE`, `WINDOWS_TABLE`, `TOKENS_TABLE`.
+    /// See [`Setting::AgentsTable`] and its neighbours.
     pub tables: Tables,
-    /// `REGISTRATION`: `open` or `enrollment`.
-    pub registration: Registration,
-    /// `APPROVAL`: `key` or `operator`.
-    pub approval: Approval,
-    /// `RATE_LIMIT_PER_MINUTE`: beats, and other calls, of one agent.
-    pub rate_limit: u32,
-    /// `REGISTER_LIMIT_PER_IP`: registrations per minute from one address.
-    pub register_limit: u32,
-    /// `VERIFY_FAILURE_LIMIT_PER_IP`: refused verifications per minute from one address.
-    pub verify_failure_limit: u32,
-    /// `EVENT_RETENTION_DAYS`: how long agents' events are kept.
-    pub event_retention: Duration,
-    /// `SYSTEM_EVENT_RETENTION_DAYS`: how long the system's own events are kept.
-    pub system_event_retention: Duration,
-    /// `PENDING_RETENTION_DAYS`: how long a registration waits for its verification.
-    pub pending_retention: Duration,
-    /// `SWEEP_SEGMENTS`: segments of the agents' table that a sweep scans at once.
-    pub sweep_segments: NonZero<u8>,
-    /// `TRUSTED_PROXY_HOPS`: proxies in front whose `X-Forwarded-For` entries are trusted.
-    pub trusted_proxy_hops: usize,
+    /// See [`Setting::Registration`].
+    pub registration: Given<Registration>,
+    /// See [`Setting::Approval`].
+    pub approval: Given<Approval>,
+    /// See [`Setting::RateLimit`].
+    pub rate_limit: Given<u32>,
+    /// See [`Setting::RegisterLimit`].
+    pub register_limit: Given<u32>,
+    /// See [`Setting::VerifyFailureLimit`].
+    pub verify_failure_limit: Given<u32>,
+    /// See [`Setting::EventRetention`].
+    pub event_retention: Given<Duration>,
+    /// See [`Setting::SystemEventRetention`].
+    pub system_event_retention: Given<Duration>,
+    /// See [`Setting::PendingRetention`].
+    pub pending_retention: Given<Duration>,
+    /// See [`Setting::SweepSegments`].
+    pub sweep_segments: Given<NonZero<u8>>,
+    /// See [`Setting::TrustedProxyHops`].
+    pub trusted_proxy_hops: Given<usize>,
 }
 
 /// An environment variable that is missing or does not parse.
@@ -85,74 +171,81 @@ pub fn env(name: &str) -> Option<String> {
 }
 
 impl Config {
-    /// Reads the configuration from `lookup`: [`env()`] in a Lambda function, the template's values locally.
+    /// Reads those settings that the function `reads` from `lookup`: [`env()`] in a Lambda function, the template's
+    /// values locally.
     ///
     /// # Errors
     /// A variable is missing or has a wrong value; there are no silent defaults.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let env = Environment { lookup };
+    pub fn read(reads: &[Setting], lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let env = Environment { reads, lookup };
         Ok(Self {
             tables: Tables {
-                agents: env.text("AGENTS_TABLE")?,
-                events: env.text("EVENTS_TABLE")?,
-                windows: env.text("WINDOWS_TABLE")?,
-                tokens: env.text("TOKENS_TABLE")?,
+                agents: env.given(Setting::AgentsTable, text)?,
+                events: env.given(Setting::EventsTable, text)?,
+                windows: env.given(Setting::WindowsTable, text)?,
+                tokens: env.given(Setting::TokensTable, text)?,
             },
-            registration: env.word(
-                "REGISTRATION",
-                [("open", Registration::Open), ("enrollment", Registration::Enrollment)],
-            )?,
-            approval: env.word("APPROVAL", [("key", Approval::Key), ("operator", Approval::Operator)])?,
-            rate_limit: env.number("RATE_LIMIT_PER_MINUTE")?,
-            register_limit: env.number("REGISTER_LIMIT_PER_IP")?,
-            verify_failure_limit: env.number("VERIFY_FAILURE_LIMIT_PER_IP")?,
-            event_retention: env.days("EVENT_RETENTION_DAYS")?,
-            system_event_retention: env.days("SYSTEM_EVENT_RETENTION_DAYS")?,
-            pending_retention: env.days("PENDING_RETENTION_DAYS")?,
-            sweep_segments: env.number("SWEEP_SEGMENTS")?,
-            trusted_proxy_hops: env.number("TRUSTED_PROXY_HOPS")?,
+            registration: env.given(Setting::Registration, |value| {
+                word(value, [("open", Registration::Open), ("enrollment", Registration::Enrollment)])
+            })?,
+            approval: env.given(Setting::Approval, |value| {
+                word(value, [("key", Approval::Key), ("operator", Approval::Operator)])
+            })?,
+            rate_limit: env.given(Setting::RateLimit, number)?,
+            register_limit: env.given(Setting::RegisterLimit, number)?,
+            verify_failure_limit: env.given(Setting::VerifyFailureLimit, number)?,
+            event_retention: env.given(Setting::EventRetention, days)?,
+            system_event_retention: env.given(Setting::SystemEventRetention, days)?,
+            pending_retention: env.given(Setting::PendingRetention, days)?,
+            sweep_segments: env.given(Setting::SweepSegments, number)?,
+            trusted_proxy_hops: env.given(Setting::TrustedProxyHops, number)?,
         })
     }
 }
 
-struct Environment<L> {
+struct Environment<'a, L> {
+    reads: &'a [Setting],
     lookup: L,
 }
 
-impl<L: Fn(&str) -> Option<String>> Environment<L> {
-    fn text(&self, name: &'static str) -> Result<String, ConfigError> {
-        match (self.lookup)(name) {
-            Some(value) if !value.is_empty() => Ok(value),
-            _ => Err(ConfigError { name, problem: "is not set".to_owned() }),
+impl<L: Fn(&str) -> Option<String>> Environment<'_, L> {
+    fn given<T>(
+        &self,
+        setting: Setting,
+        parse: impl FnOnce(String) -> Result<T, String>,
+    ) -> Result<Given<T>, ConfigError> {
+        if !self.reads.contains(&setting) {
+            return Ok(Given { setting, value: None });
+        }
+        let parsed = match (self.lookup)(setting.variable()) {
+            Some(value) if !value.is_empty() => parse(value),
+            _ => Err("is not set".to_owned()),
+        };
+        match parsed {
+            Ok(value) => Ok(Given { setting, value: Some(value) }),
+            Err(problem) => Err(ConfigError::new(setting.variable(), problem)),
         }
     }
+}
 
-    fn number<N: FromStr<Err: fmt::Display>>(&self, name: &'static str) -> Result<N, ConfigError> {
-        let value = self.text(name)?;
-        value
-            .parse()
-            .map_err(|error| ConfigError { name, problem: format!("{value:?} is not a count: {error}") })
-    }
+#[expect(clippy::unnecessary_wraps, reason = "one form for all settings")]
+fn text(value: String) -> Result<String, String> {
+    Ok(value)
+}
 
-    fn days(&self, name: &'static str) -> Result<Duration, ConfigError> {
-        const DAY: u64 = 24 * 60 * 60;
-        let days: u32 = self.number(name)?;
-        Ok(Duration::from_secs(u64::from(days) * DAY))
-    }
+fn number<N: FromStr<Err: fmt::Display>>(value: String) -> Result<N, String> {
+    value.parse().map_err(|error| format!("{value:?} is not a count: {error}"))
+}
 
-    fn word<T: Copy, const N: usize>(
-        &self,
-        name: &'static str,
-        words: [(&str, T); N],
-    ) -> Result<T, ConfigError> {
-        let value = self.text(name)?;
-        words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
-            ConfigError {
-                name,
-                problem: format!("{value:?} is none of {}", words.map(|(word, _)| word).join(", ")),
-            }
-        })
-    }
+fn days(value: String) -> Result<Duration, String> {
+    const DAY: u64 = 24 * 60 * 60;
+    let days: u32 = number(value)?;
+    Ok(Duration::from_secs(u64::from(days) * DAY))
+}
+
+fn word<T: Copy, const N: usize>(value: String, words: [(&str, T); N]) -> Result<T, String> {
+    let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+    found.ok_or_else(|| format!("{value:?} is none of {}", words.map(|(word, _)| word).join(", ")))
 }
 
 #[cfg(test)]
@@ -161,7 +254,6 @@ mod tests {
 
     fn value(name: &str) -> String {
         let value = match name {
-            "REGISTRATION" => "open",
             "APPROVAL" => "operator",
             name if name.ends_with("_TABLE") => "some-table",
             _ => "7",
@@ -169,19 +261,27 @@ mod tests {
         value.to_owned()
     }
 
+    const READS: &[Setting] = &[Setting::EventsTable, Setting::Approval, Setting::PendingRetention];
+
     #[test]
-    fn a_whole_environment_is_read() {
-        let config = Config::read(|name| Some(value(name))).unwrap();
-        assert_eq!(config.approval, Approval::Operator);
-        assert_eq!(config.pending_retention, Duration::from_hours(7 * 24));
+    fn what_a_function_reads_is_read() {
+        let config = Config::read(READS, |name| Some(value(name))).unwrap();
+        assert_eq!(*config.approval.get(), Approval::Operator);
+        assert_eq!(*config.pending_retention.get(), Duration::from_hours(7 * 24));
+    }
+
+    #[test]
+    #[should_panic(expected = "REGISTRATION is not among what this function reads")]
+    fn what_a_function_does_not_read_is_not_there() {
+        let config = Config::read(READS, |name| Some(value(name))).unwrap();
+        let _registration = config.registration.get();
     }
 
     #[test]
     fn a_missing_or_broken_variable_is_named() {
-        let without = |missing: &'static str| move |name: &str| (name != missing).then(|| value(name));
-        let error = Config::read(without("EVENTS_TABLE")).unwrap_err();
+        let error = Config::read(READS, |name| (name != "EVENTS_TABLE").then(|| value(name))).unwrap_err();
         assert_eq!(error.to_string(), "EVENTS_TABLE: is not set");
-        let error = Config::read(|_| Some("many".to_owned())).unwrap_err();
-        assert_eq!(error.to_string(), r#"REGISTRATION: "many" is none of open, enrollment"#);
+        let error = Config::read(READS, |_| Some("many".to_owned())).unwrap_err();
+        assert_eq!(error.to_string(), r#"APPROVAL: "many" is none of key, operator"#);
     }
 }

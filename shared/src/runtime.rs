@@ -1,6 +1,10 @@
 //! A function's environment, and its way in and out of Lambda.
 
 pub mod app;
+pub mod callers;
+pub mod function;
 pub mod lambda;
+pub mod limits;
 pub mod refusal_cache;
+pub mod respond;
 pub mod token_cache;

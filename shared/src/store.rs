@@ -42,7 +42,7 @@ pub(crate) use self::listing::listing_attributes;
 pub use self::listing::{AgentFilter, Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
-use crate::config::{Config, Tables};
+use crate::config::{Config, Given, Tables};
 use crate::domain::credential::KeyDigest;
 use crate::domain::event::{Actor, Event, EventIds, expiry};
 use crate::time::Timestamp;
@@ -78,10 +78,10 @@ const RACE_JITTER: Duration = Duration::from_millis(50);
 pub struct Store {
     client: Client,
     tables: Tables,
-    default_limit: u32,
-    event_retention: Duration,
-    system_event_retention: Duration,
-    pending_retention: Duration,
+    default_limit: Given<u32>,
+    event_retention: Given<Duration>,
+    system_event_retention: Given<Duration>,
+    pending_retention: Given<Duration>,
     event_ids: EventIds,
 }
 
@@ -92,20 +92,21 @@ impl Store {
         Self {
             client,
             tables: config.tables.clone(),
-            default_limit: config.rate_limit,
-            event_retention: config.event_retention,
-            system_event_retention: config.system_event_retention,
-            pending_retention: config.pending_retention,
+            default_limit: config.rate_limit.clone(),
+            event_retention: config.event_retention.clone(),
+            system_event_retention: config.system_event_retention.clone(),
+            pending_retention: config.pending_retention.clone(),
             event_ids,
         }
     }
 
-    /// Asks DynamoDB for a row that is not there.
+    /// Asks DynamoDB for a row that is not there, in the first table that the function uses.
     ///
     /// # Errors
     /// DynamoDB does not answer, or refuses.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let request = self.client.get_item().table_name(&self.tables.agents).key("agent_id", string("ping"));
+        let Some((table, key)) = self.tables.any() else { return Ok(()) };
+        let request = self.client.get_item().table_name(table).key(key, string("ping"));
         request.send().await.map(|_| ()).map_err(|error| failure(&error))
     }
 
@@ -133,14 +134,14 @@ impl Store {
             actor,
             payload: payload.to_string(),
             created_at: now,
-            expires_at: expiry(now, self.system_event_retention),
+            expires_at: expiry(now, *self.system_event_retention.get()),
         }
     }
 
     /// The write of an event, as part of the transaction of its change.
     fn put_event(&self, event: &Event) -> Result<TransactWriteItem, StoreError> {
         let put = Put::builder()
-            .table_name(&self.tables.events)
+            .table_name(self.tables.events.get())
             .set_item(Some(to_item(event)?))
             .condition_expression("attribute_not_exists(event_id)");
         Ok(TransactWriteItem::builder().put(put.build().map_err(broken)?).build())

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use lambda_http::Body;
 use lambda_http::http::Request;
+use rollcall::register;
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::domain::event::EventIds;
 use shared::runtime::app::App;
-use shared::runtime::lambda::respond;
+use shared::runtime::respond::respond;
 use shared::time::Timestamp;
-use shared::wire::answer::Answer;
-use shared::wire::error::ApiError;
 
 use super::deployment::{
     Deployment, call, events_of_the_wrong_kind, fixture, log_records, post, request, with_header,
@@ -53,7 +52,7 @@ async fn an_agent_lives_through_the_binaries() {
     let moment = |name: &str| row[name].as_n().unwrap().parse::<i64>().unwrap();
     assert_eq!(moment("lease_expires_at") - moment("last_seen_at"), 180_000);
 
-    let events = deployment.function("events").await;
+    let events = deployment.function("post-events").await;
     let event = json!({ "event": "tool_call", "payload": { "tool": "search" } });
     let event = with_header(post("/api/agents/events", &event), "x-agent-token", &agent.key);
     let posted = call(&events, event).await.data();
@@ -121,7 +120,7 @@ async fn an_event_of_the_wrong_kind_is_an_error_of_its_own_invocation() {
         ("register", fixture("apigw-v2-register.json"), 200),
         ("verify", post("/api/agents/verify", &unknown_key), 401),
         ("heartbeat", post("/api/agents/heartbeat", &unknown_key), 401),
-        ("events", post("/api/agents/events", &unknown_key), 401),
+        ("post-events", post("/api/agents/events", &unknown_key), 401),
         ("health", fixture("apigw-v2-health.json"), 200),
         ("fallback", request("GET", "/nowhere"), 404),
     ] {
@@ -163,12 +162,10 @@ async fn a_broken_deployment_is_a_bare_500_and_not_the_end_of_the_process() {
 
 #[tokio::test]
 async fn a_panic_is_a_500_in_the_contract_of_the_path() {
-    async fn bug(_: &'static App, _: Request<Body>, _: Timestamp) -> Result<Answer, ApiError> {
-        panic!("at the disco")
-    }
     let deployment = Deployment::start().await;
     let environment = deployment.environment("register");
-    let config = Config::read(|name| environment.get(name).cloned()).expect("the configuration");
+    let config = Config::read(register::FUNCTION.reads, |name| environment.get(name).cloned())
+        .expect("the configuration");
     let app: &App =
         Box::leak(Box::new(App::new(config, deployment.system.dynamodb.clone(), EventIds::default())));
     for (path, text) in [
@@ -182,7 +179,8 @@ async fn a_panic_is_a_500_in_the_contract_of_the_path() {
         ("/api/v1/agents", Value::Null),
     ] {
         let event = Request::post(path).body(Body::Empty).expect("a request");
-        let response = respond(app, &shared::runtime::lambda::endpoint(bug), event, Timestamp::now()).await;
+        let response =
+            respond(app, |_, _, _| Box::pin(async { panic!("at the disco") }), event, Timestamp::now()).await;
         assert_eq!(response.status(), 500, "{path}");
         let Body::Text(body) = response.body() else { panic!("{path}: {:?}", response.body()) };
         assert!(!body.contains("disco"), "{path}: {body}");

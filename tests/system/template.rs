@@ -1,6 +1,5 @@
 //! The template is the system: its routes, functions, tables and environment are those of the code.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use local::template::{Route, Template};
 use shared::config::Config;
 use shared::runtime::app::REQUEST_BUDGET;
+use shared::runtime::function::Function;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -104,24 +104,21 @@ fn every_binary_serves_its_own_function() {
     for function in template().functions {
         let main = file(&format!("functions/bin/{}.rs", function.binary));
         assert!(main.contains(&format!("rollcall::{}::", function.binary.replace('-', "_"))), "{main}");
-        let is_endpoint =
-            matches!(rollcall::function(&function.binary), Some(rollcall::Function::Endpoint(_)));
+        let is_endpoint = matches!(rollcall::function(&function.binary), Some(Function::Endpoint(_)));
         assert_eq!(is_endpoint, !function.routes.is_empty(), "{}", function.binary);
         assert_eq!(is_endpoint, main.contains("::serve"), "{main}");
     }
 }
 
 #[test]
-fn a_functions_environment_is_what_its_configuration_reads() {
+fn a_functions_environment_is_what_it_reads_and_no_more() {
     for function in template().functions {
-        let read = RefCell::new(BTreeSet::new());
-        let lookup = |name: &str| {
-            read.borrow_mut().insert(name.to_owned());
-            function.environment.get(name).cloned()
-        };
-        Config::read(lookup).unwrap_or_else(|error| panic!("{}: {error}", function.binary));
+        let code = rollcall::function(&function.binary).expect("a function of that name");
+        let read: BTreeSet<_> = code.reads().iter().map(|setting| setting.variable().to_owned()).collect();
         let declared: BTreeSet<_> = function.environment.keys().cloned().collect();
-        assert_eq!(declared, read.into_inner(), "{}", function.binary);
+        assert_eq!(declared, read, "{}", function.binary);
+        Config::read(code.reads(), |name| function.environment.get(name).cloned())
+            .unwrap_or_else(|error| panic!("{}: {error}", function.binary));
     }
 }
 
@@ -162,9 +159,11 @@ fn the_tables_are_those_that_the_code_expects() {
     assert_eq!(keys, ["listing", "listing_key"], "no heartbeat may touch an index");
     assert_eq!(agents.non_key_attributes, ["board_id", "expires_at"], "no heartbeat may touch an index");
     for function in template.functions {
-        let names = ["AGENTS_TABLE", "EVENTS_TABLE", "WINDOWS_TABLE", "TOKENS_TABLE"];
-        let names = names.map(|name| function.environment[name].as_str());
-        assert_eq!(names, ["test-AgentsTable", "test-EventsTable", "test-WindowsTable", "test-TokensTable"]);
+        for (variable, value) in function.environment {
+            if let Some(table) = variable.strip_suffix("_TABLE") {
+                assert_eq!(value.to_uppercase(), format!("TEST-{table}TABLE"), "{}", function.binary);
+            }
+        }
     }
 }
 
@@ -236,7 +235,7 @@ fn every_function_may_do_what_its_calls_need_and_no_more() {
                 ("WindowsTable", &["UpdateItem"]),
                 ("TokensTable", &["GetItem", "UpdateItem"]),
             ],
-            "EventsFunction" => {
+            "PostEventsFunction" => {
                 &[("AgentsTable", &["UpdateItem"]), ("EventsTable", &["PutItem", "BatchWriteItem"])]
             }
             "HealthFunction" | "AgentHealthzFunction" => &[("AgentsTable", &["GetItem"])],
@@ -256,9 +255,9 @@ fn every_function_may_do_what_its_calls_need_and_no_more() {
             ],
             "HeartbeatFunction"
             | "UpdateAgentFunction"
-            | "ApproveFunction"
-            | "RevokeFunction"
-            | "RestoreFunction" => {
+            | "ApproveAgentFunction"
+            | "RevokeAgentFunction"
+            | "RestoreAgentFunction" => {
                 &[("AgentsTable", &["GetItem", "UpdateItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
             }
             "DeleteAgentFunction" => {
@@ -267,7 +266,7 @@ fn every_function_may_do_what_its_calls_need_and_no_more() {
             "CreateAgentFunction" => {
                 &[("AgentsTable", &["PutItem"]), ("EventsTable", &["PutItem"]), OPERATORS]
             }
-            "GetAgentFunction" | "UsageFunction" | "WorkspaceFunction" => {
+            "GetAgentFunction" | "GetUsageFunction" | "GetWorkspaceFunction" => {
                 &[("AgentsTable", &["GetItem"]), OPERATORS]
             }
             "ListAgentsFunction" => {

@@ -69,7 +69,9 @@ fn the_shipped_template_is_understood() {
     let binaries: Vec<&str> = template.functions.iter().map(|function| function.binary.as_str()).collect();
     let distinct: BTreeSet<&str> = binaries.iter().copied().collect();
     assert_eq!(distinct.len(), binaries.len(), "each function has its own binary");
-    for binary in ["register", "verify", "heartbeat", "events", "health", "fallback", "sweep", "mint-token"] {
+    for binary in
+        ["register", "verify", "heartbeat", "post-events", "health", "fallback", "sweep", "mint-token"]
+    {
         assert!(distinct.contains(binary), "{binary} is missing");
     }
 }

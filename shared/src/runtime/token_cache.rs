@@ -19,27 +19,27 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(1);
 
 /// The enrollment tokens of one environment, bounded.
 #[derive(Debug)]
-pub struct TokenMemory {
+pub struct TokenCache {
     rows: Mutex<LruCache<Uuid, (TokenRow, Timestamp)>>,
 }
 
-impl Default for TokenMemory {
+impl Default for TokenCache {
     fn default() -> Self {
         Self { rows: Mutex::new(LruCache::new(CAPACITY)) }
     }
 }
 
-impl TokenMemory {
+impl TokenCache {
     /// The row of `token`, if it was read less than a minute ago.
     #[must_use]
-    pub fn recall(&self, token: &Token, now: Timestamp) -> Option<TokenRow> {
+    pub fn get(&self, token: &Token, now: Timestamp) -> Option<TokenRow> {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let (row, read_at) = rows.get(&token.token_id())?;
         (row.is_of(token) && now.since(*read_at) < REMEMBERED_FOR).then(|| row.clone())
     }
 
     /// Remembers a row that was just read.
-    pub fn remember(&self, token: &Token, row: &TokenRow, now: Timestamp) {
+    pub fn insert(&self, token: &Token, row: &TokenRow, now: Timestamp) {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.put(token.token_id(), (row.clone(), now));
     }
@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn a_token_is_remembered_for_less_than_a_minute_and_only_for_its_own_secret() {
-        let (memory, now) = (TokenMemory::default(), Timestamp::from_millis(0));
+        let (memory, now) = (TokenCache::default(), Timestamp::from_millis(0));
         let token = Token::generate(TokenKind::Enrollment);
         let row = TokenRequest::operator("any").row(&token, None, now);
         let row = TokenRow { token_kind: TokenKind::Enrollment, ..row };
-        memory.remember(&token, &row, now);
-        assert_eq!(memory.recall(&token, now.plus(Duration::from_millis(59_999))), Some(row));
-        assert_eq!(memory.recall(&token, now.plus(REMEMBERED_FOR)), None);
-        assert_eq!(memory.recall(&Token::generate(TokenKind::Enrollment), now), None);
+        memory.insert(&token, &row, now);
+        assert_eq!(memory.get(&token, now.plus(Duration::from_millis(59_999))), Some(row));
+        assert_eq!(memory.get(&token, now.plus(REMEMBERED_FOR)), None);
+        assert_eq!(memory.get(&Token::generate(TokenKind::Enrollment), now), None);
     }
 }

@@ -143,7 +143,7 @@ impl Store {
                 pause_after_lost_race().await;
             }
             let key = ApiKey::generate();
-            let (name, retention) = (new.name.clone(), self.pending_retention);
+            let (name, retention) = (new.name.clone(), *self.pending_retention.get());
             let agent = admit(Agent::pending(&key, name, new.board_id, new.heartbeat, now, retention));
             let row = to_item(&agent)?;
             let events = vec![self.registration_of(&agent, actor, now)];
@@ -163,7 +163,7 @@ impl Store {
     /// [`StoreError::Contended`] after [`RACES`] conflicts.
     pub async fn enroll(&self, new: &NewEnrolled<'_>, now: Timestamp) -> Result<Creation, StoreError> {
         let key = ApiKey::with_key_id(NewEnrolled::key_id(new.namespace, new.board_id, &new.name));
-        let (name, retention) = (new.name.clone(), self.pending_retention);
+        let (name, retention) = (new.name.clone(), *self.pending_retention.get());
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
         let pending = Agent { enrollment_namespace: Some(new.namespace.to_owned()), ..pending };
         let call = Call::Heartbeat(new.claim);
@@ -217,7 +217,7 @@ impl Store {
     ) -> Result<Transaction, StoreError> {
         row.extend(listing_attributes(agent));
         let put = Put::builder()
-            .table_name(&self.tables.agents)
+            .table_name(self.tables.agents.get())
             .set_item(Some(row))
             .condition_expression("attribute_not_exists(agent_id) OR expires_at <= :now_seconds")
             .expression_attribute_values(":now_seconds", number(now.as_seconds()));
@@ -234,7 +234,7 @@ impl Store {
     /// The write that uses up a one-off token. Its own agent, once deleted, may come back by it.
     fn use_up(&self, token: &TokenRow, agent_id: AgentId) -> Result<TransactWriteItem, StoreError> {
         let update = Update::builder()
-            .table_name(&self.tables.tokens)
+            .table_name(self.tables.tokens.get())
             .key("token_id", string(token.token_id))
             .condition_expression(
                 "attribute_exists(token_id) \
@@ -271,7 +271,7 @@ impl Store {
                 pause_after_lost_race().await;
             }
             let activate = Update::builder()
-                .table_name(&self.tables.agents)
+                .table_name(self.tables.agents.get())
                 .key("agent_id", string(agent_id))
                 .condition_expression(&condition)
                 .update_expression(

@@ -212,7 +212,7 @@ impl Store {
         let request = self
             .client
             .get_item()
-            .table_name(&self.tables.agents)
+            .table_name(self.tables.agents.get())
             .key("agent_id", string(agent_id))
             .consistent_read(true);
         let output = request.send().await.map_err(|error| failure(&error))?;
@@ -289,7 +289,7 @@ impl Store {
             expression = format!("{expression} REMOVE {}", change.remove.join(", "));
         }
         let mut update = Update::builder()
-            .table_name(&self.tables.agents)
+            .table_name(self.tables.agents.get())
             .key("agent_id", string(agent_id))
             .condition_expression(change.conditions.join(" AND "))
             .update_expression(expression);
@@ -346,7 +346,7 @@ impl Store {
             }
             let Some(agent) = self.agent(agent_id, now).await? else { return Ok(()) };
             let delete = Delete::builder()
-                .table_name(&self.tables.agents)
+                .table_name(self.tables.agents.get())
                 .key("agent_id", string(agent_id))
                 .condition_expression("updated_at = :seen")
                 .expression_attribute_values(":seen", moment(agent.updated_at));

@@ -229,7 +229,7 @@ impl Attempt<'_> {
             (":active".to_owned(), string(AgentState::Active.as_str())),
             (":now".to_owned(), moment(self.now)),
             (":window_start".to_owned(), moment(self.window().starts_at())),
-            (":default_limit".to_owned(), number(self.store.default_limit)),
+            (":default_limit".to_owned(), number(self.store.default_limit.get())),
             (":one".to_owned(), number(1)),
         ]);
         values.extend(self.caller.value());
@@ -267,7 +267,7 @@ impl Attempt<'_> {
             .store
             .client
             .update_item()
-            .table_name(&self.store.tables.agents)
+            .table_name(self.store.tables.agents.get())
             .key("agent_id", string(self.agent_id))
             .condition_expression(expression.condition)
             .update_expression(expression.update)
@@ -280,7 +280,7 @@ impl Attempt<'_> {
     async fn write_with_event(&self, absence: Absence, event: &Event) -> Result<Transaction, StoreError> {
         let expression = self.expression(absence);
         let check_in = Update::builder()
-            .table_name(&self.store.tables.agents)
+            .table_name(self.store.tables.agents.get())
             .key("agent_id", string(self.agent_id))
             .condition_expression(expression.condition)
             .update_expression(expression.update)
@@ -303,7 +303,7 @@ impl Attempt<'_> {
     }
 
     fn quota(&self, agent: &Agent, used: u32) -> Quota {
-        let limit = agent.rate_limit_per_minute.unwrap_or(self.store.default_limit);
+        let limit = agent.rate_limit_per_minute.unwrap_or(*self.store.default_limit.get());
         Quota::after(self.call.policy(), limit, used, self.now)
     }
 

@@ -60,7 +60,7 @@ impl Store {
             let mut request = self
                 .client
                 .query()
-                .table_name(&self.tables.events)
+                .table_name(self.tables.events.get())
                 .key_condition_expression("agent_id = :agent_id AND event_id < :before")
                 .expression_attribute_values(":agent_id", string(agent_id))
                 .expression_attribute_values(":before", string(&before))
@@ -117,7 +117,7 @@ impl Store {
                 actor: Actor::Agent,
                 payload: posting.payload,
                 created_at: now,
-                expires_at: expiry(now, self.event_retention),
+                expires_at: expiry(now, *self.event_retention.get()),
             };
             match posting.own_id {
                 None => plain.push((place, event)),
@@ -149,7 +149,7 @@ impl Store {
             let request = self
                 .client
                 .put_item()
-                .table_name(&self.tables.events)
+                .table_name(self.tables.events.get())
                 .set_item(Some(to_item(event)?))
                 .condition_expression("attribute_not_exists(event_id)");
             match request.send().await {
@@ -192,9 +192,9 @@ impl Store {
                 tokio::time::sleep(BATCH_BACKOFF * 2_u32.pow(attempt - 1)).await;
             }
             let sent = requests.clone();
-            let request = self.client.batch_write_item().request_items(&self.tables.events, requests);
+            let request = self.client.batch_write_item().request_items(self.tables.events.get(), requests);
             let unprocessed = match request.send().await {
-                Ok(output) => output.unprocessed_items.unwrap_or_default().remove(&self.tables.events),
+                Ok(output) => output.unprocessed_items.unwrap_or_default().remove(self.tables.events.get()),
                 Err(error) if attempt == 0 => return Err(failure(&error)),
                 // What was taken before stays taken.
                 Err(_) => {
@@ -222,7 +222,7 @@ impl Store {
                 pause_after_lost_race().await;
             }
             let mark = Put::builder()
-                .table_name(&self.tables.events)
+                .table_name(self.tables.events.get())
                 .set_item(Some(to_item(&marker)?))
                 .condition_expression("attribute_not_exists(event_id) OR expires_at <= :now_seconds")
                 .expression_attribute_values(":now_seconds", number(now.as_seconds()))

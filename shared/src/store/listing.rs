@@ -153,7 +153,7 @@ impl Store {
         let mut request = self
             .client
             .query()
-            .table_name(&self.tables.agents)
+            .table_name(self.tables.agents.get())
             .index_name(INDEX)
             .key_condition_expression("listing = :listing AND listing_key < :cursor")
             .expression_attribute_values(":listing", string(LISTING))
@@ -191,10 +191,11 @@ impl Store {
         while !keys.is_empty() {
             let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true);
             let request = self.client.batch_get_item();
-            let request = request.request_items(&self.tables.agents, wanted.build().map_err(broken)?);
+            let request = request.request_items(self.tables.agents.get(), wanted.build().map_err(broken)?);
             let output = request.send().await.map_err(|error| failure(&error))?;
-            let rows = output.responses.unwrap_or_default().remove(&self.tables.agents).unwrap_or_default();
-            let left = output.unprocessed_keys.unwrap_or_default().remove(&self.tables.agents);
+            let rows =
+                output.responses.unwrap_or_default().remove(self.tables.agents.get()).unwrap_or_default();
+            let left = output.unprocessed_keys.unwrap_or_default().remove(self.tables.agents.get());
             keys = left.map(|left| left.keys).unwrap_or_default();
             if rows.is_empty() && !keys.is_empty() {
                 return Err(StoreError::Unavailable("no row of a batch was read".to_owned()));

@@ -118,7 +118,7 @@ impl Store {
             let page = self
                 .client
                 .scan()
-                .table_name(&self.tables.agents)
+                .table_name(self.tables.agents.get())
                 .limit(PAGE)
                 .set_segment(parallel.then_some(segment))
                 .set_total_segments(parallel.then_some(settings.segments))
@@ -215,7 +215,7 @@ impl Store {
             ),
         };
         let update = Update::builder()
-            .table_name(&self.tables.agents)
+            .table_name(self.tables.agents.get())
             .key("agent_id", string(lease.agent_id))
             .condition_expression(format!(
                 "agent_state = :active AND attribute_not_exists(offline_since) AND {as_seen}"

@@ -46,7 +46,7 @@ impl Store {
             let mut item = to_item(&row)?;
             item.insert("listing".to_owned(), string(LISTING));
             let put = Put::builder()
-                .table_name(&self.tables.tokens)
+                .table_name(self.tables.tokens.get())
                 .set_item(Some(item))
                 .condition_expression("attribute_not_exists(token_id)")
                 .build()
@@ -88,7 +88,7 @@ impl Store {
         let request = self
             .client
             .get_item()
-            .table_name(&self.tables.tokens)
+            .table_name(self.tables.tokens.get())
             .key("token_id", string(token_id))
             .consistent_read(true);
         let output = request.send().await.map_err(|error| failure(&error))?;
@@ -113,7 +113,7 @@ impl Store {
         let request = self
             .client
             .update_item()
-            .table_name(&self.tables.tokens)
+            .table_name(self.tables.tokens.get())
             .key("token_id", string(row.token_id))
             .condition_expression("attribute_exists(token_id)")
             .update_expression("SET last_used_at = :hour ADD uses :created")
@@ -135,7 +135,7 @@ impl Store {
             let request = self
                 .client
                 .query()
-                .table_name(&self.tables.tokens)
+                .table_name(self.tables.tokens.get())
                 .index_name(INDEX)
                 .key_condition_expression("listing = :listing")
                 .expression_attribute_values(":listing", string(LISTING))
@@ -163,7 +163,7 @@ impl Store {
             }
             let Some(row) = self.token_row(token_id).await? else { return Ok(()) };
             let delete = Delete::builder()
-                .table_name(&self.tables.tokens)
+                .table_name(self.tables.tokens.get())
                 .key("token_id", string(token_id))
                 .condition_expression("attribute_exists(token_id)");
             let event = self.token_event(&row, kind::TOKEN_REVOKED, actor, now);

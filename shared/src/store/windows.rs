@@ -28,7 +28,7 @@ impl Store {
             let request = self
                 .client
                 .update_item()
-                .table_name(&self.tables.windows)
+                .table_name(self.tables.windows.get())
                 .key("window_id", string(format!("{}#{counted_by}#{}", policy.as_str(), window.number())))
                 .condition_expression("attribute_not_exists(calls) OR calls < :limit")
                 .update_expression("SET expires_at = :expires_at ADD calls :one")

@@ -11,7 +11,7 @@ pub const X_AGENT_TOKEN: &str = "x-agent-token";
 
 /// Why a request names no usable caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denied {
+pub enum CredentialProblem {
     /// There is no credential where this route looks for one.
     Missing,
     /// There is one, and it has no credential's form.
@@ -20,50 +20,50 @@ pub enum Denied {
     WrongKind,
 }
 
-impl From<Denied> for ErrorKind {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Missing => Self::Unauthorized("a credential is required"),
-            Denied::Malformed => Self::Unauthorized("the credential is malformed"),
-            Denied::WrongKind => Self::Forbidden("this route needs another kind of credential"),
+impl From<CredentialProblem> for ErrorKind {
+    fn from(problem: CredentialProblem) -> Self {
+        match problem {
+            CredentialProblem::Missing => Self::Unauthorized("a credential is required"),
+            CredentialProblem::Malformed => Self::Unauthorized("the credential is malformed"),
+            CredentialProblem::WrongKind => Self::Forbidden("this route needs another kind of credential"),
         }
     }
 }
 
 /// What stands in a header: nothing, a credential, or something that is none.
-type Presented = Result<Credential, Denied>;
+type Presented = Result<Credential, CredentialProblem>;
 
 fn x_agent_token(headers: &HeaderMap) -> Presented {
-    let value = headers.get(X_AGENT_TOKEN).ok_or(Denied::Missing)?;
+    let value = headers.get(X_AGENT_TOKEN).ok_or(CredentialProblem::Missing)?;
     match value.to_str().map(str::trim) {
-        Ok("") => Err(Denied::Missing),
-        Ok(text) => Credential::parse(text).ok_or(Denied::Malformed),
-        Err(_) => Err(Denied::Malformed),
+        Ok("") => Err(CredentialProblem::Missing),
+        Ok(text) => Credential::parse(text).ok_or(CredentialProblem::Malformed),
+        Err(_) => Err(CredentialProblem::Malformed),
     }
 }
 
 /// Another scheme than `Bearer` is somebody else's business and counts as no credential.
 fn bearer(headers: &HeaderMap) -> Presented {
-    let value = headers.get(AUTHORIZATION).ok_or(Denied::Missing)?;
-    let text = value.to_str().map_err(|_| Denied::Malformed)?.trim();
+    let value = headers.get(AUTHORIZATION).ok_or(CredentialProblem::Missing)?;
+    let text = value.to_str().map_err(|_| CredentialProblem::Malformed)?.trim();
     let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Denied::Missing);
+        return Err(CredentialProblem::Missing);
     }
-    Credential::parse(credential.trim()).ok_or(Denied::Malformed)
+    Credential::parse(credential.trim()).ok_or(CredentialProblem::Malformed)
 }
 
-fn as_agent(credential: Credential) -> Result<ApiKey, Denied> {
+fn as_agent(credential: Credential) -> Result<ApiKey, CredentialProblem> {
     match credential {
         Credential::Agent(key) => Ok(key),
-        Credential::Token(_) => Err(Denied::WrongKind),
+        Credential::Token(_) => Err(CredentialProblem::WrongKind),
     }
 }
 
-fn as_token(credential: Credential, kind: TokenKind) -> Result<Token, Denied> {
+fn as_token(credential: Credential, kind: TokenKind) -> Result<Token, CredentialProblem> {
     match credential {
         Credential::Token(token) if token.kind() == kind => Ok(token),
-        _ => Err(Denied::WrongKind),
+        _ => Err(CredentialProblem::WrongKind),
     }
 }
 
@@ -72,14 +72,14 @@ fn as_token(credential: Credential, kind: TokenKind) -> Result<Token, Denied> {
 ///
 /// # Errors
 /// No place holds an API key.
-pub fn agent_key(headers: &HeaderMap, in_body: Option<ApiKey>) -> Result<ApiKey, Denied> {
+pub fn agent_key(headers: &HeaderMap, in_body: Option<ApiKey>) -> Result<ApiKey, CredentialProblem> {
     match x_agent_token(headers) {
-        Err(Denied::Missing) => {}
+        Err(CredentialProblem::Missing) => {}
         presented => return presented.and_then(as_agent),
     }
     match (bearer(headers).and_then(as_agent), in_body) {
         (Ok(key), _) | (Err(_), Some(key)) => Ok(key),
-        (Err(denied), None) => Err(denied),
+        (Err(problem), None) => Err(problem),
     }
 }
 
@@ -88,10 +88,12 @@ pub fn agent_key(headers: &HeaderMap, in_body: Option<ApiKey>) -> Result<ApiKey,
 ///
 /// # Errors
 /// There is none, or one of no credential's form or in the wrong place.
-pub fn credential(headers: &HeaderMap) -> Result<Credential, Denied> {
+pub fn credential(headers: &HeaderMap) -> Result<Credential, CredentialProblem> {
     match x_agent_token(headers) {
-        Err(Denied::Missing) => bearer(headers),
-        Ok(Credential::Token(token)) if token.kind() == TokenKind::Operator => Err(Denied::WrongKind),
+        Err(CredentialProblem::Missing) => bearer(headers),
+        Ok(Credential::Token(token)) if token.kind() == TokenKind::Operator => {
+            Err(CredentialProblem::WrongKind)
+        }
         presented => presented,
     }
 }
@@ -100,7 +102,7 @@ pub fn credential(headers: &HeaderMap) -> Result<Credential, Denied> {
 ///
 /// # Errors
 /// There is none.
-pub fn operator_token(headers: &HeaderMap) -> Result<Token, Denied> {
+pub fn operator_token(headers: &HeaderMap) -> Result<Token, CredentialProblem> {
     bearer(headers).and_then(|credential| as_token(credential, TokenKind::Operator))
 }
 
@@ -108,14 +110,14 @@ pub fn operator_token(headers: &HeaderMap) -> Result<Token, Denied> {
 /// the agent asking for itself.
 #[must_use]
 pub fn presents_approval(headers: &HeaderMap) -> bool {
-    !matches!(bearer(headers), Err(Denied::Missing) | Ok(Credential::Agent(_)))
+    !matches!(bearer(headers), Err(CredentialProblem::Missing) | Ok(Credential::Agent(_)))
 }
 
 /// The enrollment token: `X-Agent-Token`, else `Authorization: Bearer`.
 ///
 /// # Errors
 /// There is none.
-pub fn enrollment_token(headers: &HeaderMap) -> Result<Token, Denied> {
+pub fn enrollment_token(headers: &HeaderMap) -> Result<Token, CredentialProblem> {
     credential(headers).and_then(|credential| as_token(credential, TokenKind::Enrollment))
 }
 
@@ -141,30 +143,30 @@ mod tests {
         let (operator, key) = (Token::generate(TokenKind::Operator), ApiKey::generate());
         let both = headers(&[("authorization", &format!("bearer  {}", operator.reveal()))]);
         assert_eq!(agent_key(&both, Some(key.clone())), Ok(key));
-        assert_eq!(agent_key(&both, None), Err(Denied::WrongKind));
+        assert_eq!(agent_key(&both, None), Err(CredentialProblem::WrongKind));
         assert_eq!(operator_token(&both), Ok(operator));
     }
 
     #[test]
     fn empty_headers_and_other_schemes_count_as_none() {
         for pair in [("x-agent-token", " "), ("authorization", "Basic YTpi")] {
-            assert_eq!(agent_key(&headers(&[pair]), None), Err(Denied::Missing));
+            assert_eq!(agent_key(&headers(&[pair]), None), Err(CredentialProblem::Missing));
         }
         for pair in
             [("x-agent-token", "nonsense"), ("authorization", "Bearer"), ("authorization", "Bearer x")]
         {
-            assert_eq!(agent_key(&headers(&[pair]), None), Err(Denied::Malformed));
+            assert_eq!(agent_key(&headers(&[pair]), None), Err(CredentialProblem::Malformed));
         }
     }
 
     #[test]
     fn a_credential_of_another_kind_is_not_taken() {
         let key = ApiKey::generate().reveal();
-        assert_eq!(enrollment_token(&headers(&[("x-agent-token", &key)])), Err(Denied::WrongKind));
+        assert_eq!(enrollment_token(&headers(&[("x-agent-token", &key)])), Err(CredentialProblem::WrongKind));
         assert_eq!(
             operator_token(&headers(&[("authorization", &format!("Bearer {key}"))])),
-            Err(Denied::WrongKind)
+            Err(CredentialProblem::WrongKind)
         );
-        assert_eq!(operator_token(&headers(&[("x-agent-token", &key)])), Err(Denied::Missing));
+        assert_eq!(operator_token(&headers(&[("x-agent-token", &key)])), Err(CredentialProblem::Missing));
     }
 }

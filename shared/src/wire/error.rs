@@ -8,7 +8,7 @@ use crate::store::StoreError;
 
 /// Where a field stands in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the body.
     #[default]
     Body,
@@ -18,7 +18,7 @@ pub enum Place {
     Query,
 }
 
-impl Place {
+impl Location {
     /// The word that Mission Control's `loc` begins with.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -35,7 +35,7 @@ impl Place {
 #[error("{field}: {problem}")]
 pub struct Invalid {
     /// Where the field stands.
-    pub place: Place,
+    pub location: Location,
     /// The field's path in the body, as in `heartbeatConfig.intervalSeconds`.
     pub field: Cow<'static, str>,
     /// The rule, in words.
@@ -45,19 +45,19 @@ pub struct Invalid {
 impl Invalid {
     /// `field` breaks the rule that `problem` states.
     pub fn new(field: impl Into<Cow<'static, str>>, problem: impl Into<Cow<'static, str>>) -> Self {
-        Self { place: Place::Body, field: field.into(), problem: problem.into() }
+        Self { location: Location::Body, field: field.into(), problem: problem.into() }
     }
 
-    /// The same of a field in the path.
+    /// This error, of a field in the path.
     #[must_use]
     pub fn in_path(self) -> Self {
-        Self { place: Place::Path, ..self }
+        Self { location: Location::Path, ..self }
     }
 
-    /// The same of a field in the query string.
+    /// This error, of a field in the query string.
     #[must_use]
     pub fn in_query(self) -> Self {
-        Self { place: Place::Query, ..self }
+        Self { location: Location::Query, ..self }
     }
 }
 
@@ -67,7 +67,7 @@ pub enum ErrorKind {
     /// The body is not JSON, or a field breaks its rule.
     #[error("{0}")]
     Invalid(#[from] Invalid),
-    /// The credential is missing, malformed, unknown or over.
+    /// The credential is missing, malformed, unknown or expired.
     #[error("{0}")]
     Unauthorized(&'static str),
     /// Verify's own answer to a credential that is missing, malformed or unknown.
@@ -91,7 +91,7 @@ pub enum ErrorKind {
         /// The route's methods, as `Allow` lists them.
         allow: String,
     },
-    /// The state changed under an operator's hands, three times.
+    /// The state does not allow it, or somebody else changed it at the same time, each time that it was tried.
     #[error("{0}")]
     Conflict(&'static str),
     /// The body, or one event, is too large.
@@ -153,6 +153,12 @@ impl ErrorKind {
         }
     }
 
+    /// A bug: an answer that does not encode.
+    #[must_use]
+    pub fn encoding(error: serde_json::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+
     /// The log's half of the error: what the caller is not told.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
@@ -190,7 +196,7 @@ impl ApiError {
         Self { kind: ErrorKind::RateLimited, quota: Some(quota) }
     }
 
-    /// The same refusal, of a request that was counted.
+    /// This refusal, of a request that was counted.
     #[must_use]
     pub fn counted(self, quota: Quota) -> Self {
         Self { quota: self.quota.or(Some(quota)), ..self }

@@ -1,0 +1,13 @@
+//! `POST /api/v1/agents/{agent_id}/restore`: an operator takes a revoked agent back.
+
+use shared::runtime::function::Endpoint;
+use shared::store::Transition as StateChange;
+
+use crate::state_change;
+
+/// The function and what it reads.
+pub const FUNCTION: Endpoint = Endpoint {
+    name: "restore-agent",
+    reads: state_change::READS,
+    handler: |app, request, now| Box::pin(state_change::handle(app, request, StateChange::Restore, now)),
+};

@@ -1,0 +1,163 @@
+//! What both contracts read alike: names, health, heartbeat configurations, ids in paths, and the query string.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use lambda_http::Request;
+use uuid::Uuid;
+
+use super::error::Invalid;
+use super::json::{Json, Object};
+use super::route::path_parameter;
+use crate::domain::agent::{AgentId, AgentName, BadHeartbeatConfig, Health, HeartbeatConfig};
+use crate::store::Claim;
+
+/// The longest overlap of a rotation, and the one without a word, in seconds.
+const LONGEST_OVERLAP: u64 = 86_400;
+const DEFAULT_OVERLAP: u64 = 300;
+
+/// The body's syntax: it is judged before the credential, what it says after.
+///
+/// # Errors
+/// The body is neither empty nor JSON.
+pub fn json(request: &Request) -> Result<Json<'_>, Invalid> {
+    Json::parse(request.body())
+}
+
+/// The agent that the path names by `{agent_id}`.
+///
+/// # Errors
+/// It is not a UUID.
+pub fn agent_id(request: &Request) -> Result<AgentId, Invalid> {
+    let id = AgentId::parse(&path_parameter(request, "agent_id"));
+    id.ok_or_else(|| Invalid::new("agent_id", "must be a UUID").in_path())
+}
+
+/// The thing that the path names by `{id}`.
+///
+/// # Errors
+/// It is not a UUID.
+pub fn id(request: &Request) -> Result<Uuid, Invalid> {
+    let id = Uuid::parse_str(&path_parameter(request, "id"));
+    id.map_err(|_| Invalid::new("id", "must be a UUID").in_path())
+}
+
+/// What a heartbeat of Mission Control's contract says of the agent's health: `status`, or nothing.
+///
+/// # Errors
+/// `status` is not one of the words.
+pub fn claim(body: &Object<'_>) -> Result<Claim, Invalid> {
+    match body.string("status")?.as_deref() {
+        None => Ok(Claim::Keep),
+        Some("online") => Ok(Claim::Withdraw),
+        Some(status) => Health::parse(status).map(Claim::Report).ok_or_else(|| {
+            body.invalid("status", "must be one of online, healthy, degraded, error, offline")
+        }),
+    }
+}
+
+/// An agent's `name`, if it is there.
+///
+/// # Errors
+/// It breaks a rule of names.
+pub fn name(body: &Object<'_>) -> Result<Option<AgentName>, Invalid> {
+    let name = body.string("name")?;
+    name.map(|name| AgentName::parse(&name).map_err(|problem| body.invalid("name", problem))).transpose()
+}
+
+/// The error for a body without a name, where one is needed.
+#[must_use]
+pub fn name_is_required() -> Invalid {
+    Invalid::new("name", "is required")
+}
+
+/// `heartbeat_config` of Mission Control's contract, if it is there.
+///
+/// # Errors
+/// Names the half that breaks its rule.
+pub fn heartbeat_config(body: &Object<'_>) -> Result<Option<HeartbeatConfig>, Invalid> {
+    let config = body.object("heartbeat_config")?;
+    config.map(|config| heartbeat_config_of(&config, "interval_seconds", "missing_tolerance")).transpose()
+}
+
+/// A heartbeat configuration, whose halves each contract names in its own way.
+///
+/// # Errors
+/// Names the half that breaks its rule.
+pub fn heartbeat_config_of(
+    config: &Object<'_>,
+    interval: &'static str,
+    tolerance: &'static str,
+) -> Result<HeartbeatConfig, Invalid> {
+    let checked =
+        HeartbeatConfig::from_seconds(config.whole_number(interval)?, config.whole_number(tolerance)?);
+    checked.map_err(|bad| {
+        let field = match bad {
+            BadHeartbeatConfig::Interval => interval,
+            BadHeartbeatConfig::Tolerance => tolerance,
+        };
+        config.invalid(field, bad.rule())
+    })
+}
+
+/// How long a rotated key stays valid: `overlap_seconds`, or `overlapSeconds` in the envelope.
+///
+/// # Errors
+/// It is not 0 to 86,400.
+pub fn overlap(body: &Object<'_>, field: &str) -> Result<Duration, Invalid> {
+    match body.whole_number(field)?.unwrap_or(DEFAULT_OVERLAP) {
+        seconds if seconds <= LONGEST_OVERLAP => Ok(Duration::from_secs(seconds)),
+        _ => Err(body.invalid(field, "must be 0 to 86400 seconds")),
+    }
+}
+
+/// Whether the caller wants the workspace's files: `?workspace=true`.
+#[must_use]
+pub fn wants_workspace(request: &Request) -> bool {
+    Query::of(request).text("workspace") == Some("true")
+}
+
+/// The query string, each name once: the last one counts.
+pub struct Query(HashMap<String, String>);
+
+impl Query {
+    /// The request's query string.
+    #[must_use]
+    pub fn of(request: &Request) -> Self {
+        let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+        Self(pairs.into_owned().collect())
+    }
+
+    /// A parameter as it was sent.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter that is a whole number from `least` to `most`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn count(&self, name: &'static str, least: usize, most: usize) -> Result<Option<usize>, Invalid> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match text.parse() {
+            Ok(count) if (least..=most).contains(&count) => Ok(Some(count)),
+            _ => Err(invalid_query(name, format!("must be a whole number from {least} to {most}"))),
+        }
+    }
+
+    /// A parameter that is a UUID.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn uuid(&self, name: &'static str) -> Result<Option<Uuid>, Invalid> {
+        let text = self.text(name);
+        text.map(|text| Uuid::parse_str(text).map_err(|_| invalid_query(name, "must be a UUID"))).transpose()
+    }
+}
+
+/// An error about a parameter of the query string.
+pub fn invalid_query(name: &'static str, problem: impl Into<Cow<'static, str>>) -> Invalid {
+    Invalid::new(name, problem).in_query()
+}
