@@ -100,23 +100,27 @@ fn only_the_shipped_events_have_a_stream() {
 }
 
 #[test]
-fn every_shipped_function_knows_the_tables_and_the_parameters() {
-    for function in real(&[("RateLimitPerMinute", "7")]).functions {
-        let environment = &function.environment;
-        assert_eq!(environment["AGENTS_TABLE"], "local-AgentsTable");
-        assert_eq!(environment["EVENTS_TABLE"], "local-EventsTable");
-        assert_eq!(environment["WINDOWS_TABLE"], "local-WindowsTable");
-        assert_eq!(environment["TOKENS_TABLE"], "local-TokensTable");
-        assert_eq!(environment["REGISTRATION"], "open");
-        assert_eq!(environment["APPROVAL"], "key");
-        assert_eq!(environment["RATE_LIMIT_PER_MINUTE"], "7");
-        assert_eq!(environment["REGISTER_LIMIT_PER_IP"], "300");
-        assert_eq!(environment["VERIFY_FAILURE_LIMIT_PER_IP"], "300");
-        assert_eq!(environment["EVENT_RETENTION_DAYS"], "30");
-        assert_eq!(environment["SYSTEM_EVENT_RETENTION_DAYS"], "400");
-        assert_eq!(environment["PENDING_RETENTION_DAYS"], "7");
-        assert_eq!(environment["TRUSTED_PROXY_HOPS"], "0");
-    }
+fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
+    let expected = BTreeMap::from([
+        ("AGENTS_TABLE", "local-AgentsTable"),
+        ("EVENTS_TABLE", "local-EventsTable"),
+        ("WINDOWS_TABLE", "local-WindowsTable"),
+        ("TOKENS_TABLE", "local-TokensTable"),
+        ("REGISTRATION", "open"),
+        ("APPROVAL", "key"),
+        ("RATE_LIMIT_PER_MINUTE", "7"),
+        ("REGISTER_LIMIT_PER_IP", "300"),
+        ("VERIFY_FAILURE_LIMIT_PER_IP", "300"),
+        ("EVENT_RETENTION_DAYS", "30"),
+        ("SYSTEM_EVENT_RETENTION_DAYS", "400"),
+        ("PENDING_RETENTION_DAYS", "7"),
+        ("SWEEP_SEGMENTS", "4"),
+        ("TRUSTED_PROXY_HOPS", "0"),
+    ]);
+    let functions = real(&[("RateLimitPerMinute", "7")]).functions;
+    let known = functions.iter().flat_map(|function| &function.environment);
+    let known: BTreeMap<_, _> = known.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(known, expected);
 }
 
 #[test]
