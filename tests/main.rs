@@ -12,7 +12,7 @@ mod envelope {
 
 mod mission_control {
     mod audit;
-    mod client;
+    pub mod client;
     mod enroll;
     mod events_usage_workspace;
     mod heartbeat;
@@ -24,6 +24,7 @@ mod mission_control {
 
 mod system {
     mod faults;
+    mod policies;
     mod routes;
     mod sweep;
     mod template;

@@ -5,6 +5,7 @@
 mod clock;
 mod database;
 mod gateway;
+mod policy;
 mod system;
 pub mod template;
 

@@ -24,7 +24,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use crate::clock::Clock;
 use crate::database::{Connection, Database, DatabaseError};
 use crate::gateway::{Mounted, router};
-use crate::template::{Schedule, Template, TemplateError};
+use crate::policy::Policy;
+use crate::template::{Permission, Schedule, Template, TemplateError};
 
 /// How often rows are removed whose time to live is over.
 const TTL_EVERY: Duration = Duration::from_mins(1);
@@ -127,6 +128,7 @@ pub struct System {
     clock: Clock,
     database: Arc<Connection>,
     jobs: Arc<BTreeMap<String, MountedJob>>,
+    policies: Vec<Arc<Policy>>,
     stopping: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -148,15 +150,18 @@ impl System {
 
         let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut policies = Vec::new();
         for function in template.functions {
             let Some(code) = rollcall::function(&function.binary) else {
                 return Err(StartError::NoSuchBinary(function.logical_id, function.binary));
             };
             let config = Config::read(code.reads(), |name| function.environment.get(name).cloned())
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
+            let policy = Arc::new(Policy::new(function.logical_id.clone(), function.permissions));
             // One environment per function, as on Lambda, for the life of the process.
-            let mut app = App::new(config, database.client.clone(), event_ids.clone());
+            let mut app = App::new(config, policy.client(&database.client), event_ids.clone());
             app.request_budget = options.request_budget;
+            policies.push(policy);
             let app: &'static App = Box::leak(Box::new(app));
             match code {
                 Function::Endpoint(endpoint) => {
@@ -184,7 +189,7 @@ impl System {
             }
         })];
         let clock = options.clock;
-        let mut system = Self { address, clock, database, jobs: Arc::new(jobs), stopping, tasks };
+        let mut system = Self { address, clock, database, jobs: Arc::new(jobs), policies, stopping, tasks };
         if let Some(period) = options.schedules {
             system.run_schedules(schedules, period);
         }
@@ -267,6 +272,25 @@ impl System {
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What the template's policies allow functions and no call has needed so far, by the function's logical id.
+    #[must_use]
+    pub fn unused_permissions(&self) -> Vec<(String, Permission)> {
+        let unused = |policy: &Arc<Policy>| {
+            policy.unused().map(|unused| (policy.function().to_owned(), unused.clone())).collect::<Vec<_>>()
+        };
+        self.policies.iter().flat_map(unused).collect()
+    }
+
+    /// What calls of functions needed so far and the template's policies do not allow them. They were refused.
+    #[must_use]
+    pub fn refused_permissions(&self) -> Vec<(String, Permission)> {
+        let refused = |policy: &Arc<Policy>| {
+            let refused = policy.refused().into_iter();
+            refused.map(|refused| (policy.function().to_owned(), refused)).collect::<Vec<_>>()
+        };
+        self.policies.iter().flat_map(refused).collect()
     }
 
     /// Answers the requests under way, takes no more, and closes the database.

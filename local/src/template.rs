@@ -1,8 +1,8 @@
-//! `template.yaml` as `cargo run` executes it: its tables, functions with routes and schedules, and CORS.
+//! `template.yaml` as `cargo run` executes it: its tables, functions with routes, schedules and policies, and CORS.
 //!
-//! What is understood is enumerated: resource types and their properties in `resources`, intrinsic functions
-//! in `document`, parameter types in `parameters`. Anything else is one error that names the line, so that
-//! what runs here is what a deployment runs, and never a part of it.
+//! What is understood is enumerated: resource types and their properties in `resources`, statements in `policies`,
+//! intrinsic functions in `document`, parameter types in `parameters`. Anything else is one error that names the
+//! line, so that what runs here is what a deployment runs, and never a part of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod document;
 mod parameters;
+mod policies;
 mod resources;
 mod scope;
 #[cfg(test)]
@@ -95,7 +96,50 @@ pub struct Function {
     pub routes: Vec<Route>,
     /// The schedules that it runs on.
     pub schedules: Vec<Schedule>,
+    /// What its policies allow it. Everything else is refused.
+    pub permissions: Vec<Permission>,
 }
+
+/// One action on one resource that a function's policies allow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Permission {
+    /// As IAM writes it: `dynamodb:GetItem`.
+    pub action: String,
+    /// What it may be done to.
+    pub resource: Resource,
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.action, self.resource)
+    }
+}
+
+/// What an action is done to. Displayed as the ARN that it has on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// A table, by its name in the database.
+    Table(String),
+    /// An index of a table: a right to the table is none to its indexes.
+    Index {
+        /// The table's name in the database.
+        table: String,
+        /// The index's name.
+        index: String,
+    },
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(table) => write!(f, "{TABLE_ARN}{table}"),
+            Self::Index { table, index } => write!(f, "{TABLE_ARN}{table}/index/{index}"),
+        }
+    }
+}
+
+/// What the ARNs of this machine's tables begin with.
+const TABLE_ARN: &str = "arn:aws:dynamodb:local:000000000000:table/";
 
 /// What a function answers. Displayed as API Gateway writes it: `POST /api/agents/register`, or `$default`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,7 +248,7 @@ fn read(
         let kind = resources::kind(attributes.require("Type")?)?;
         if attributes.get("Condition").map_or(Ok(true), |condition| scope.holds(condition))? {
             scope.add_resource(name, kind.clone());
-            resources.push(Resource { logical_id: name, line: *line, kind, attributes });
+            resources.push(Declared { logical_id: name, line: *line, kind, attributes });
         }
     }
 
@@ -213,14 +257,15 @@ fn read(
         let id = table.logical_id;
         resources::table(&scope, id, table_name(id), table.attributes.require("Properties")?)
     });
-    let tables = tables.collect::<Result<_, _>>()?;
+    let tables = tables.collect::<Result<Vec<_>, _>>()?;
 
     let defaults = FunctionDefaults::read(&scope, sections.get("Globals"))?;
     let mut functions: Vec<Function> = Vec::new();
     for resource in resources.iter().filter(|resource| matches!(resource.kind, Kind::Function)) {
         let attributes = &resource.attributes;
         let (metadata, properties) = (attributes.require("Metadata")?, attributes.require("Properties")?);
-        let function = resources::function(&scope, &defaults, resource.logical_id, metadata, properties)?;
+        let function =
+            resources::function(&scope, &defaults, &tables, resource.logical_id, metadata, properties)?;
         let routes = || functions.iter().flat_map(|function| &function.routes);
         if let Some(route) = function.routes.iter().find(|route| routes().any(|taken| taken == *route)) {
             let message = format!("`{}` has a route that another function has: {route}", function.logical_id);
@@ -242,7 +287,7 @@ fn read(
 }
 
 /// A resource whose condition is true.
-struct Resource<'a> {
+struct Declared<'a> {
     logical_id: &'a str,
     line: usize,
     kind: Kind,

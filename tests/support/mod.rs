@@ -8,6 +8,7 @@ pub mod runtime_api;
 pub mod tls;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -30,6 +31,8 @@ pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
 /// How a system under test is to be.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Instead of the shipped one.
+    template: Option<PathBuf>,
     parameters: BTreeMap<String, String>,
     timeouts: Timeouts,
     request_budget: Duration,
@@ -49,6 +52,11 @@ impl Setup {
         self
     }
 
+    /// Another template, which may allow functions too little: calls that are refused do not fail the test.
+    pub fn template(self, file: impl Into<PathBuf>) -> Self {
+        Self { template: Some(file.into()), ..self }
+    }
+
     /// Functions that wait no longer than on Lambda.
     pub fn impatient(self) -> Self {
         Self { timeouts: Timeouts::default(), request_budget: REQUEST_BUDGET, ..self }
@@ -59,7 +67,9 @@ impl Setup {
         let engine = dynamodb_endpoint().await;
         let proxy = DynamoDbProxy::start(&engine).await;
         let prefix = format!("rollcall-test-{:032x}", rand_u128());
+        let is_shipped = self.template.is_none();
         let options = Options {
+            template: self.template.unwrap_or(Options::default().template),
             parameters: self.parameters,
             database: Database::Endpoint(proxy.endpoint().to_owned()),
             table_prefix: prefix.clone(),
@@ -78,6 +88,7 @@ impl Setup {
             system,
             proxy,
             prefix,
+            is_shipped,
         }
     }
 }
@@ -116,6 +127,18 @@ pub struct TestSystem {
     http: reqwest::Client,
     url: String,
     prefix: String,
+    is_shipped: bool,
+}
+
+/// Every test is one of the shipped policies, too: a function that needs more than it may fails the test.
+impl Drop for TestSystem {
+    fn drop(&mut self) {
+        let refused = self.system.refused_permissions();
+        for (function, permission) in &refused {
+            eprintln!("the template does not allow {function}: {permission}");
+        }
+        assert!(std::thread::panicking() || !self.is_shipped || refused.is_empty(), "{refused:?}");
+    }
 }
 
 /// A row as the table has it.
@@ -212,7 +235,7 @@ impl TestSystem {
     pub fn with() -> Setup {
         let parameters = [("Registration", "open"), ("Approval", "key")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Setup { parameters, timeouts: PATIENT, request_budget: PATIENT.operation }
+        Setup { template: None, parameters, timeouts: PATIENT, request_budget: PATIENT.operation }
     }
 
     /// Sends a request with these headers and this body, as it is.

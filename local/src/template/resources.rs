@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::document::{Fields, Node};
+use super::policies::permissions;
 use super::scope::{Kind, Scope};
 use super::{Attribute, Cors, Function, KeyElement, Problem, Route, Schedule, SecondaryIndex, Table};
 
@@ -175,6 +176,7 @@ impl FunctionDefaults {
 pub(super) fn function(
     scope: &Scope<'_>,
     defaults: &FunctionDefaults,
+    tables: &[Table],
     logical_id: &str,
     metadata: &Node,
     node: &Node,
@@ -188,6 +190,10 @@ pub(super) fn function(
         timeout: timeout(scope, &properties)?.unwrap_or(defaults.timeout),
         routes: Vec::new(),
         schedules: Vec::new(),
+        permissions: match resolved(scope, &properties, "Policies")? {
+            Some(policies) => permissions(&policies, tables)?,
+            None => Vec::new(),
+        },
     };
     function.environment.extend(environment(scope, &properties)?);
     for event in properties.get("Events").map_or(Ok(&[][..]), Node::entries)? {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Problem;
 use super::document::{Entry, Intrinsic, Node, Value};
+use super::{Problem, Resource};
 
 /// What a resource is on this machine.
 #[derive(Clone, Debug)]
@@ -151,9 +151,7 @@ impl<'a> Scope<'a> {
     /// What `!GetAtt` gives: an ARN of this machine.
     fn attribute(&self, name: &str, attribute: &str, line: usize) -> Result<String, Problem> {
         match (self.resource(name, line)?, attribute) {
-            (Kind::Table, "Arn") => {
-                Ok(format!("arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{}", (self.table_name)(name)))
-            }
+            (Kind::Table, "Arn") => Ok(Resource::Table((self.table_name)(name)).to_string()),
             (Kind::Function, "Arn") => Ok(format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")),
             (Kind::NotLocal(kind), _) => Err(not_local(name, kind, line)),
             _ => Err(Problem::not_understood(line, &format!("`{name}.{attribute}`"))),

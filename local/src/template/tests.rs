@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Route, Template, TemplateError};
+use super::{Function, Route, Template, TemplateError};
 
 const REAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml"));
 
@@ -161,10 +161,12 @@ fn shipped_cors_allows_the_given_origins_and_shows_the_limits() {
 
 #[test]
 fn scan_is_for_the_shipped_sweep_alone() {
-    let blocks: Vec<&str> =
-        REAL.split("Metadata: ").filter(|block| block.contains("dynamodb:Scan")).collect();
-    assert_eq!(blocks.len(), 1);
-    assert!(blocks[0].contains("{Binary: sweep}"));
+    let may_scan = |function: &Function| {
+        function.permissions.iter().any(|permission| permission.action == "dynamodb:Scan")
+    };
+    let scanning: Vec<_> = real(&[]).functions.into_iter().filter(may_scan).collect();
+    let [sweep] = &scanning[..] else { panic!("{scanning:?}") };
+    assert_eq!(sweep.binary, "sweep");
 }
 
 // ---- Parameters ----
@@ -481,4 +483,95 @@ Globals:
     let expected: BTreeMap<_, _> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(function.environment, expected);
     assert_eq!(function.timeout, Duration::from_secs(7));
+}
+
+// ---- Policies ----
+
+/// A template whose function has these policies; its table has an index.
+fn with_policies(policies: &str) -> String {
+    with_variable("V: x")
+        .replace(
+            "      Environment:\n        Variables:\n          V: x\n",
+            &format!("      Policies: {policies}\n"),
+        )
+        .replace(
+            "      KeySchema: [{AttributeName: id, KeyType: HASH}]\n",
+            "      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      GlobalSecondaryIndexes:
+        - IndexName: by_id
+          KeySchema: [{AttributeName: id, KeyType: HASH}]
+          Projection: {ProjectionType: ALL}
+",
+        )
+}
+
+#[test]
+fn policies_are_taken_apart_into_permissions() {
+    for (policies, expected) in [
+        ("[]", &[][..]),
+        (
+            "[{Statement: [{Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt Table.Arn}]}]",
+            &["dynamodb:GetItem on arn:aws:dynamodb:local:000000000000:table/local-Table"],
+        ),
+        (
+            "{Version: 2012-10-17, Statement: {Sid: A, Effect: Allow, Action: [dynamodb:Query], Resource: \
+             [!GetAtt Table.Arn, !Sub '${Table.Arn}/index/by_id']}}",
+            &[
+                "dynamodb:Query on arn:aws:dynamodb:local:000000000000:table/local-Table",
+                "dynamodb:Query on arn:aws:dynamodb:local:000000000000:table/local-Table/index/by_id",
+            ],
+        ),
+        (
+            "[{Statement: [!If [IsClosed, {Effect: Allow, Action: dynamodb:Scan, Resource: !GetAtt Table.Arn}, \
+             !Ref AWS::NoValue]]}]",
+            &[],
+        ),
+    ] {
+        let function = read(&with_policies(policies), &[]).expect("policies").functions.remove(0);
+        let permissions: Vec<_> = function.permissions.iter().map(ToString::to_string).collect();
+        assert_eq!(permissions, expected, "{policies}");
+    }
+}
+
+#[test]
+fn a_policy_that_is_not_understood_names_its_line() {
+    let actions = "dynamodb:BatchGetItem, dynamodb:BatchWriteItem, dynamodb:ConditionCheckItem, \
+                   dynamodb:DeleteItem, dynamodb:GetItem, dynamodb:PutItem, dynamodb:Query, dynamodb:Scan, \
+                   dynamodb:UpdateItem";
+    let no_table = "is no table of this template and no index of one";
+    for (statement, message) in [
+        ("Effect: Deny", "`Deny` is not understood; expected Allow".to_owned()),
+        ("Effect: Allow, Condition: {}", "`Condition` of a policy's statement is not understood".to_owned()),
+        ("Effect: Allow, Action: dynamodb:GetItem", "a policy's statement needs `Resource`".to_owned()),
+        ("Effect: Allow, Resource: !GetAtt Table.Arn", "a policy's statement needs `Action`".to_owned()),
+        (
+            "Effect: Allow, Action: dynamodb:*, Resource: !GetAtt Table.Arn",
+            format!("`dynamodb:*` is not understood; expected {actions}"),
+        ),
+        (
+            "Effect: Allow, Action: dynamodb:TransactWriteItems, Resource: !GetAtt Table.Arn",
+            format!("`dynamodb:TransactWriteItems` is not understood; expected {actions}"),
+        ),
+        ("Effect: Allow, Action: dynamodb:GetItem, Resource: '*'", format!("`*` {no_table}")),
+        (
+            "Effect: Allow, Action: dynamodb:Query, Resource: !Sub '${Table.Arn}/index/*'",
+            format!("`arn:aws:dynamodb:local:000000000000:table/local-Table/index/*` {no_table}"),
+        ),
+        (
+            "Effect: Allow, Action: [dynamodb:GetItem, dynamodb:GetItem], Resource: !GetAtt Table.Arn",
+            "dynamodb:GetItem on arn:aws:dynamodb:local:000000000000:table/local-Table is allowed twice"
+                .to_owned(),
+        ),
+    ] {
+        let text = with_policies(&format!("[{{Statement: [{{{statement}}}]}}]"));
+        let line = text.lines().position(|line| line.contains("Policies:")).expect("policies") + 1;
+        assert_eq!(error(&text, &[]), format!("template.yaml:{line}: {message}"), "{statement}");
+    }
+    let text = with_policies("[AmazonDynamoDBReadOnlyAccess]");
+    assert!(error(&text, &[]).ends_with("a map is expected here, not a text"), "a policy of AWS's");
+    let text = with_policies("[{DynamoDBReadPolicy: {TableName: !Ref Table}}]");
+    assert!(
+        error(&text, &[]).ends_with("`DynamoDBReadPolicy` of a policy is not understood"),
+        "one of SAM's"
+    );
 }

@@ -1,0 +1,186 @@
+//! The template's policies are executed: a function may make the calls that it needs, and no other.
+//!
+//! In every test a call that is not allowed is refused, and `TestSystem` fails the test by the function's name and the
+//! action. Here every permission is needed once, so that one too many is found as well.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::mission_control::client::{
+    AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
+};
+use crate::support::{Reply, TestAgent, TestSystem};
+
+/// The shipped template with `old` replaced by `new`, in a file of its own.
+fn changed_template(name: &str, old: &str, new: &str) -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let shipped = std::fs::read_to_string(Path::new(root).join("template.yaml")).expect("the template");
+    assert_eq!(shipped.matches(old).count(), 1, "{old}");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, shipped.replace(old, new)).expect("a file");
+    file.to_string_lossy().into_owned()
+}
+
+fn lines(permissions: Vec<(String, local::template::Permission)>) -> Vec<String> {
+    permissions.into_iter().map(|(function, permission)| format!("{function}: {permission}")).collect()
+}
+
+fn arn(system: &TestSystem, table: &str) -> String {
+    format!("arn:aws:dynamodb:local:000000000000:table/{}", system.table(table))
+}
+
+#[track_caller]
+fn ok(reply: &Reply) {
+    assert_eq!(reply.status, 200, "{}", reply.text);
+}
+
+/// Both doors closed, and an agent that has gone through both.
+async fn closed() -> (TestSystem, TestAgent) {
+    let system = TestSystem::with().parameter("Registration", "enrollment");
+    let system = system.parameter("Approval", "operator").start().await;
+    let agent = Client::operator(&system).await.create(&json!({ "name": "first" })).await;
+    (system, agent)
+}
+
+#[tokio::test]
+async fn every_permission_is_needed_and_every_need_is_permitted() {
+    let (system, agent) = closed().await;
+    envelope(&system, &agent).await;
+    agents(&system, &agent).await;
+    tokens(&system).await;
+    ok(&system.get("/readyz").await);
+    // The others fall silent.
+    system.advance(Duration::from_mins(10));
+    assert_ne!(system.sweep().await["announced"], 0);
+
+    assert_eq!(lines(system.system.refused_permissions()), [""; 0], "calls that the policies do not allow");
+    assert_eq!(lines(system.system.unused_permissions()), [""; 0], "permissions that no call needs");
+}
+
+/// What needs each permission of the functions behind the envelope's routes.
+async fn envelope(system: &TestSystem, agent: &TestAgent) {
+    let one_off = enrollment(system, &json!({ "reusable": false })).await;
+    let newcomer = Client::x_agent_token(system, &text(&one_off, "token"));
+    let registered = newcomer.post("/api/agents/register", &json!({ "name": "second" })).await.data();
+    let key = text(&registered, "apiKey");
+    assert_eq!(system.verify(&key).await.status, 403, "approval is needed: one read of the agent");
+    assert_eq!(system.verify(&"0".repeat(48)).await.status, 401, "an unknown key is counted by address");
+    let approval = json!({ "apiKey": key });
+    ok(&Client::operator(system).await.post("/api/agents/verify", &approval).await);
+
+    ok(&system.beat(agent, "healthy").await);
+    ok(&system.beat(agent, "offline").await);
+    ok(&Client::operator(system).await.touch(&agent_path(&agent.id, "/heartbeat")).await);
+
+    ok(&system.post_event(agent, "one").await);
+    ok(&system.post_events(agent, &json!({ "events": [{ "event": "two" }, { "event": "three" }] })).await);
+    ok(&system.send(Method::POST, "/api/agents/rotate-key", &[("x-agent-token", &agent.key)], "").await);
+}
+
+/// What needs each permission of the functions for Mission Control's agents. Each time by a token of its own, whose
+/// use is noted.
+async fn agents(system: &TestSystem, agent: &TestAgent) {
+    let by_name = text(&enrollment(system, &json!({})).await, "token");
+    let created = Client::bearer(system, &by_name).beat_as("third").await;
+    ok(&created);
+    let third = Client::bearer(system, &text(&created.json(), "agent_token"));
+    ok(&third.post(BEAT_BY_NAME, &json!({ "status": "offline" })).await);
+    ok(&third.get("/api/v1/agent/healthz").await);
+    assert_eq!(third.post(BEAT_BY_NAME, &json!({ "status": 1 })).await.status, 422);
+    assert_eq!(third.touch(&agent_path(&agent.id, "/heartbeat")).await.status, 403);
+
+    let id = agent.id.as_str();
+    for (method, path, body) in [
+        (Method::GET, AGENTS.to_owned(), String::new()),
+        (Method::GET, agent_path(id, ""), String::new()),
+        (Method::PATCH, agent_path(id, ""), json!({ "name": "renamed" }).to_string()),
+        (Method::GET, agent_path(id, "/events"), String::new()),
+        (Method::GET, agent_path(id, "/usage"), String::new()),
+        (Method::GET, agent_path(id, "/workspace"), String::new()),
+        (Method::POST, agent_path(id, "/rotate-key"), String::new()),
+        (Method::POST, agent_path(id, "/revoke"), String::new()),
+        (Method::POST, agent_path(id, "/restore"), String::new()),
+        (Method::POST, agent_path(&waiting(system).await, "/approve"), String::new()),
+        (Method::DELETE, agent_path(&text(&created.json(), "id"), ""), String::new()),
+    ] {
+        ok(&Client::operator(system).await.send(method, &path, body).await);
+    }
+
+    let nobodys = Client::operator(system).await.get(&agent_path(NO_AGENT, "/events")).await;
+    assert_eq!(nobodys.status, 404, "no events: the agent is looked for");
+}
+
+/// The id of an agent that waits for approval.
+async fn waiting(system: &TestSystem) -> String {
+    let token = text(&enrollment(system, &json!({ "approved": false })).await, "token");
+    let newcomer = Client::x_agent_token(system, &token);
+    text(&newcomer.post("/api/agents/register", &json!({ "name": "fourth" })).await.data(), "agentId")
+}
+
+/// What needs each permission of the functions for tokens.
+async fn tokens(system: &TestSystem) {
+    let minted = enrollment(system, &json!({})).await;
+    let minted = enrollment(system, &json!({ "succeeds": minted["id"] })).await;
+    let successor = json!({ "kind": "enrollment", "all_boards": true, "succeeds": minted["id"] });
+    ok(&Client::operator(system).await.post(TOKENS, &successor).await);
+    ok(&Client::operator(system).await.get(TOKENS).await);
+    ok(&Client::operator(system).await.delete(&format!("{TOKENS}/{}", text(&minted, "id"))).await);
+}
+
+#[tokio::test]
+async fn a_call_that_the_policies_do_not_allow_never_reaches_the_database() {
+    let template = changed_template(
+        "without.yaml",
+        "Register: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: /api/agents/register}}
+      Policies:
+        - Statement:
+            - {Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt AgentsTable.Arn}
+",
+        "Register: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: /api/agents/register}}
+      Policies:
+        - Statement:
+",
+    );
+    let system = TestSystem::with().template(&template).start().await;
+    let refused = system.register(&json!({ "name": "a" })).await;
+    assert_eq!(refused.refusal(), (500, "INTERNAL".to_owned()), "the cause is for the log");
+    assert_eq!(system.proxy.take().operations(), ["UpdateItem"], "the call was counted, and that is all");
+    assert!(system.rows("AgentsTable").await.is_empty());
+    let refused = lines(system.system.refused_permissions());
+    let agents = arn(&system, "AgentsTable");
+    assert_eq!(refused, [format!("RegisterFunction: dynamodb:PutItem on {agents}")]);
+}
+
+#[tokio::test]
+async fn a_refusal_tells_operators_the_function_and_the_action() {
+    let template =
+        changed_template("reads.yaml", "[dynamodb:GetItem, dynamodb:PutItem]", "[dynamodb:GetItem]");
+    let system = TestSystem::with().template(&template).start().await;
+    let refused = system.run_job("mint-token", &json!({ "kind": "operator" })).await.expect_err("a refusal");
+    let tokens = arn(&system, "TokensTable");
+    let expected = format!(
+        "DynamoDB refused: AccessDeniedException: User: arn:aws:sts::000000000000:assumed-role/MintTokenFunction \
+         is not authorized to perform: dynamodb:PutItem on resource: {tokens} because no identity-based policy \
+         allows the dynamodb:PutItem action"
+    );
+    assert_eq!(refused, expected);
+    assert_eq!(system.proxy.take().requests(), 0);
+}
+
+#[tokio::test]
+async fn a_permission_that_no_call_needs_is_known() {
+    let health = "- {Effect: Allow, Action: dynamodb:GetItem, Resource: !GetAtt AgentsTable.Arn}
+
+  # Answers what no route matches";
+    let more = health.replace("dynamodb:GetItem", "[dynamodb:GetItem, dynamodb:DeleteItem]");
+    let template = changed_template("more.yaml", health, &more);
+    let system = TestSystem::with().template(&template).start().await;
+    ok(&system.get("/readyz").await);
+    let of_health = lines(system.system.unused_permissions()).into_iter();
+    let of_health: Vec<_> = of_health.filter(|line| line.starts_with("HealthFunction")).collect();
+    let agents = arn(&system, "AgentsTable");
+    assert_eq!(of_health, [format!("HealthFunction: dynamodb:DeleteItem on {agents}")]);
+}
