@@ -20,7 +20,7 @@
 //! Requests are forwarded with `ReturnConsumedCapacity` set, so their signatures no longer fit: the
 //! endpoint has to be one that does not verify them, as the embedded engine and DynamoDB Local.
 
-#![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
+#![allow(dead_code, reason = "the benches include this module too, and each of the two uses a part of it")]
 
 use std::future;
 use std::pin::Pin;
@@ -347,6 +347,8 @@ pub enum Fault {
     DropRequest,
     /// Applied, but the connection breaks in the midst of the answer.
     DropAnswer,
+    /// Applied, but the second half of the answer never comes, on a connection that stays open.
+    StallAnswer,
     /// Applied; the answer comes later.
     DelayAnswer(Duration),
     /// Not applied, and never answered.
@@ -392,6 +394,7 @@ impl Fault {
             }
             Self::DropRequest
             | Self::DropAnswer
+            | Self::StallAnswer
             | Self::DelayAnswer(_)
             | Self::Hang
             | Self::Unprocessed { .. } => None,
@@ -569,7 +572,8 @@ impl Wire {
         let exchange = tokio::spawn(self.exchange(id, request, action.clone()));
         let answer = exchange.await.map_err(|_| Broken)??;
         match action {
-            Some(Action::Fail(Fault::DropAnswer)) => Ok(answer.torn()),
+            Some(Action::Fail(Fault::DropAnswer)) => Ok(answer.half(Then::Breaks)),
+            Some(Action::Fail(Fault::StallAnswer)) => Ok(answer.half(Then::Stalls)),
             Some(Action::Fail(Fault::DelayAnswer(delay))) => {
                 tokio::time::sleep(delay).await;
                 Ok(answer.complete())
@@ -857,8 +861,8 @@ impl DynamoAnswer {
         self.head(whole(self.bytes.clone()))
     }
 
-    fn torn(&self) -> Response {
-        self.head(TornBody::new(self.bytes.clone()).boxed_unsync())
+    fn half(&self, then: Then) -> Response {
+        self.head(HalfBody::new(&self.bytes, then).boxed_unsync())
     }
 
     fn head<B>(&self, body: B) -> hyper::Response<B> {
@@ -885,24 +889,35 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// A body that promises all of its bytes, sends half of them, and breaks.
-struct TornBody {
+/// What becomes of a body after its first half.
+#[derive(Clone, Copy)]
+enum Then {
+    /// The connection breaks.
+    Breaks,
+    /// Nothing: the connection stays open.
+    Stalls,
+}
+
+/// A body that promises all of its bytes, and sends half of them.
+struct HalfBody {
     promised: u64,
     half: Option<Bytes>,
     flushed: bool,
+    then: Then,
 }
 
-impl TornBody {
-    fn new(bytes: Bytes) -> Self {
+impl HalfBody {
+    fn new(bytes: &Bytes, then: Then) -> Self {
         Self {
             promised: bytes.len().max(1) as u64,
             half: Some(bytes.slice(..bytes.len() / 2)),
             flushed: false,
+            then,
         }
     }
 }
 
-impl Body for TornBody {
+impl Body for HalfBody {
     type Data = Bytes;
     type Error = Broken;
 
@@ -919,7 +934,10 @@ impl Body for TornBody {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(Some(Err(Broken)))
+        match self.then {
+            Then::Breaks => Poll::Ready(Some(Err(Broken))),
+            Then::Stalls => Poll::Pending,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {

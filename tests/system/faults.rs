@@ -337,6 +337,18 @@ async fn a_database_that_never_answers_is_a_503() {
     system.beat(&agent, "healthy").await.data();
 }
 
+/// The attempt's time limit also ends an answer that stops halfway: the client watches no stream for that.
+#[tokio::test]
+async fn an_answer_that_stalls_halfway_is_asked_for_again() {
+    let system = TestSystem::with().impatient().start().await;
+    let agent = system.verified("a").await;
+    system.proxy.take();
+    let stall = system.proxy.inject(When::operation("UpdateItem").times(1), Fault::StallAnswer);
+    system.beat(&agent, "healthy").await.data();
+    assert_eq!(stall.hits(), 1);
+    assert_eq!(system.proxy.take().of("UpdateItem").requests(), 2);
+}
+
 // ---- Secrets ---------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use lambda_http::http::Uri;
@@ -125,7 +125,10 @@ impl Endpoint {
             .region(Region::new(self.region.unwrap_or_else(|| "us-east-1".to_owned())))
             .http_client(http_client)
             .timeout_config(timeouts)
-            .retry_config(retries);
+            .retry_config(retries)
+            // It watches the throughput of long downloads. An answer of DynamoDB is short and read whole within its
+            // attempt, whose time limit ends a stalled one as well.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let config = match self.url {
             Some(url) => config.endpoint_url(url),
             None => config,
