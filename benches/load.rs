@@ -142,7 +142,7 @@ impl Run {
         wrk.args(["--duration", &format!("{SECONDS}s"), "--script", load.script, &load.url])
             .arg(&load.argument);
         let output = wrk.output().expect("wrk");
-        let used = cpu(system.pid()) - before;
+        let used = cpu(system.pid()).saturating_sub(before);
 
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text.lines().find(|line| line.starts_with('{'));

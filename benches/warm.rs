@@ -77,7 +77,7 @@ async fn processor_time(
         for (function, sample) in functions.iter().zip(&mut samples) {
             let before = cpu(function.pid());
             invoke(function, event, BEATS_PER_ROUND).await;
-            let used: Duration = cpu(function.pid()) - before;
+            let used: Duration = cpu(function.pid()).saturating_sub(before);
             sample.push(used.as_secs_f64() * 1e6 / f64::from(BEATS_PER_ROUND));
         }
     }

@@ -1,7 +1,7 @@
 //! A small HTTP server on loopback whose connections end when it is told to: what the DynamoDB
 //! proxy and the Lambda Runtime API of the tests have in common.
 
-#![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
+#![allow(dead_code, reason = "the benches include this module too, and each of the two uses a part of it")]
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -8,7 +8,7 @@
 //! assert_eq!(answer["statusCode"], 200);
 //! ```
 
-#![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
+#![allow(dead_code, reason = "the benches include this module too, and each of the two uses a part of it")]
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -280,7 +280,7 @@ fn lambda_environment(function: &str, runtime_api: &str) -> HashMap<&'static str
     ])
 }
 
-#[allow(clippy::disallowed_methods, reason = "a deadline is given on the real clock")]
+#[expect(clippy::disallowed_methods, reason = "a deadline is given on the real clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }

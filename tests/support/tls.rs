@@ -1,6 +1,6 @@
 //! TLS in front of a DynamoDB endpoint that speaks plain HTTP, with certificates made for the run.
 
-#![allow(dead_code, reason = "every test binary includes this module and uses a part of it")]
+#![allow(dead_code, reason = "the benches include this module too, and each of the two uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
