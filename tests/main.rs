@@ -26,6 +26,7 @@ mod system {
     mod faults;
     mod policies;
     mod routes;
+    mod streams;
     mod sweep;
     mod template;
 }

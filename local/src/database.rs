@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
@@ -66,6 +67,8 @@ pub enum DatabaseError {
 /// A database in use. Dropping it closes the embedded engine.
 pub(crate) struct Connection {
     pub(crate) client: Client,
+    /// The client's credentials.
+    pub(crate) credentials: SharedCredentialsProvider,
     /// The embedded engine: for what DynamoDB does by itself.
     engine: Option<dynoxide::Database>,
     /// Where it answers. The embedded engine answers other clients there, too.
@@ -89,9 +92,11 @@ impl Connection {
                 let any_credentials = env("AWS_ACCESS_KEY_ID").is_none();
                 let endpoint =
                     Endpoint { url: Some(url.clone()), any_credentials, timeouts, ..Endpoint::from_env()? };
+                let credentials = endpoint.credentials();
                 let client = endpoint.client();
                 let stopped = watch::Sender::new(());
-                return Ok(Self { client, engine: None, url: url.clone(), _stopped: stopped, _lock: None });
+                let url = url.clone();
+                return Ok(Self { client, credentials, engine: None, url, _stopped: stopped, _lock: None });
             }
             Database::Memory => (dynoxide::Database::memory(), None),
             Database::Folder(folder) => {
@@ -107,8 +112,9 @@ impl Connection {
             .map_err(|error| DatabaseError::Engine(format!("cannot listen on port {port}: {error}")))?;
         let endpoint =
             Endpoint { url: Some(url.clone()), any_credentials: true, timeouts, ..Endpoint::default() };
+        let credentials = endpoint.credentials();
         let client = endpoint.client();
-        Ok(Self { client, engine: Some(engine), url, _stopped: stopped, _lock: lock })
+        Ok(Self { client, credentials, engine: Some(engine), url, _stopped: stopped, _lock: lock })
     }
 
     /// Makes the tables that are not there yet.

@@ -6,9 +6,11 @@ mod clock;
 mod database;
 mod gateway;
 mod policy;
+mod streams;
 mod system;
 pub mod template;
 
 pub use clock::Clock;
 pub use database::Database;
+pub use streams::StreamInvocation;
 pub use system::{Options, StartError, System};

@@ -59,11 +59,16 @@ impl Policy {
 
     /// A client that is held to this policy, over the connections of `client`.
     pub(crate) fn client(self: &Arc<Self>, client: &Client) -> Client {
+        let connections = self.hold(client, None);
+        Client::from_conf(client.config().to_builder().http_client(connections).build())
+    }
+
+    /// The connections of `client`, held to this policy. Calls about a stream do not name it: it is given here.
+    pub(crate) fn hold(self: &Arc<Self>, client: &Client, stream: Option<Resource>) -> SharedHttpClient {
         let Some(connections) = client.config().http_client() else {
             unreachable!("every client is made with connections of its own")
         };
-        let held = Held { policy: Arc::clone(self), connections };
-        Client::from_conf(client.config().to_builder().http_client(held).build())
+        SharedHttpClient::new(Held { policy: Arc::clone(self), stream, connections })
     }
 
     /// Whether this is allowed; notes it either way.
@@ -80,11 +85,15 @@ impl Policy {
     }
 
     /// What the call needs and may not do.
-    fn denied(&self, request: &HttpRequest) -> Option<Permission> {
-        let operation = request.headers().get("x-amz-target").unwrap_or_default().rsplit('.').next();
-        let call: Call<'_> =
-            request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
-        let needed = call.needs(operation.unwrap_or_default());
+    fn denied(&self, request: &HttpRequest, stream: Option<&Resource>) -> Option<Permission> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        let needed = if let Some(stream) = stream {
+            vec![permission(operation, stream.clone())]
+        } else {
+            let body = request.body().bytes().unwrap_or_default();
+            serde_json::from_slice::<Call<'_>>(body).unwrap_or_default().needs(operation)
+        };
         needed.into_iter().find(|needed| !self.allows(needed))
     }
 
@@ -151,6 +160,7 @@ fn permission(action: &str, resource: Resource) -> Permission {
 #[derive(Clone, Debug)]
 struct Held<Connections> {
     policy: Arc<Policy>,
+    stream: Option<Resource>,
     connections: Connections,
 }
 
@@ -161,7 +171,8 @@ impl HttpClient for Held<SharedHttpClient> {
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
         let connections = self.connections.http_connector(settings, components);
-        SharedHttpConnector::new(Held { policy: Arc::clone(&self.policy), connections })
+        let (policy, stream) = (Arc::clone(&self.policy), self.stream.clone());
+        SharedHttpConnector::new(Held { policy, stream, connections })
     }
 
     fn validate_base_client_config(
@@ -187,7 +198,7 @@ impl HttpClient for Held<SharedHttpClient> {
 
 impl HttpConnector for Held<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match self.policy.denied(&request) {
+        match self.policy.denied(&request, self.stream.as_ref()) {
             None => self.connections.call(request),
             Some(denied) => HttpConnectorFuture::ready(self.policy.refusal(&denied)),
         }

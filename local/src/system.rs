@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -25,10 +26,14 @@ use crate::clock::Clock;
 use crate::database::{Connection, Database, DatabaseError};
 use crate::gateway::{Mounted, router};
 use crate::policy::Policy;
-use crate::template::{Permission, Schedule, Template, TemplateError};
+use crate::streams::{StreamInvocation, StreamReader};
+use crate::template::{Permission, Schedule, Template, TemplateError, Trigger};
 
 /// How often rows are removed whose time to live is over.
 const TTL_EVERY: Duration = Duration::from_mins(1);
+
+/// How often the streams are read.
+const STREAMS_EVERY: Duration = Duration::from_millis(200);
 
 /// How long a stopping system waits for the requests that it is answering.
 const STOPPING_TIME: Duration = Duration::from_secs(10);
@@ -104,6 +109,12 @@ pub enum StartError {
     /// The template names a function that the code does not have.
     #[error("the template's function {0} runs the binary {1:?}, which does not exist")]
     NoSuchBinary(String, String),
+    /// The template gives an endpoint a trigger for jobs, or a job a route.
+    #[error("the template's function {0}: the binary {1:?} cannot be invoked by {2}")]
+    Trigger(String, String, &'static str),
+    /// A stream of the template cannot be read.
+    #[error("the template's function {0}: its stream: {1}")]
+    Stream(String, String),
     /// The template gives a function a broken environment.
     #[error("the template's function {0}: {1}")]
     Environment(String, ConfigError),
@@ -129,6 +140,7 @@ pub struct System {
     database: Arc<Connection>,
     jobs: Arc<BTreeMap<String, MountedJob>>,
     policies: Vec<Arc<Policy>>,
+    streams: Arc<Vec<StreamReader>>,
     stopping: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -150,7 +162,7 @@ impl System {
 
         let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut policies = Vec::new();
+        let (mut policies, mut streams) = (Vec::new(), Vec::new());
         for function in template.functions {
             let Some(code) = rollcall::function(&function.binary) else {
                 return Err(StartError::NoSuchBinary(function.logical_id, function.binary));
@@ -161,21 +173,31 @@ impl System {
             // One environment per function, as on Lambda, for the life of the process.
             let mut app = App::new(config, policy.client(&database.client), event_ids.clone());
             app.request_budget = options.request_budget;
-            policies.push(policy);
             let app: &'static App = Box::leak(Box::new(app));
-            match code {
-                Function::Endpoint(endpoint) => {
-                    let handler = endpoint.handler;
-                    let mounted = Arc::new(Mounted { handler, app, clock: options.clock.clone() });
-                    routes.extend(function.routes.into_iter().map(|route| (route, Arc::clone(&mounted))));
-                }
-                Function::Job(job) => {
-                    let binary = function.binary.clone();
-                    schedules
-                        .extend(function.schedules.into_iter().map(|schedule| (binary.clone(), schedule)));
-                    jobs.insert(function.binary, MountedJob { job, app, timeout: function.timeout });
+            let (id, binary) = (&function.logical_id, &function.binary);
+            if let Function::Job(job) = code {
+                jobs.insert(binary.clone(), MountedJob { job, app, timeout: function.timeout });
+            }
+            for trigger in function.triggers {
+                let wrong = |trigger| Err(StartError::Trigger(id.clone(), binary.clone(), trigger));
+                match (trigger, code) {
+                    (Trigger::HttpApi(route), Function::Endpoint(endpoint)) => {
+                        let (handler, clock) = (endpoint.handler, options.clock.clone());
+                        routes.push((route, Arc::new(Mounted { handler, app, clock })));
+                    }
+                    (Trigger::Schedule(schedule), Function::Job(_)) => {
+                        schedules.push((binary.clone(), schedule));
+                    }
+                    (Trigger::Stream(mapping), Function::Job(_)) => {
+                        let reader = StreamReader::open(&database, &policy, binary.clone(), mapping).await;
+                        streams.push(reader.map_err(|why| StartError::Stream(id.clone(), why))?);
+                    }
+                    (Trigger::HttpApi(_), Function::Job(_)) => return wrong("a route"),
+                    (Trigger::Schedule(_), Function::Endpoint(_)) => return wrong("a schedule"),
+                    (Trigger::Stream(_), Function::Endpoint(_)) => return wrong("a stream"),
                 }
             }
+            policies.push(policy);
         }
         let router = router(routes, template.cors.as_ref()).map_err(StartError::Api)?;
         let (stopping, mut stopped) = watch::channel(());
@@ -189,9 +211,19 @@ impl System {
             }
         })];
         let clock = options.clock;
-        let mut system = Self { address, clock, database, jobs: Arc::new(jobs), policies, stopping, tasks };
+        let mut system = Self {
+            address,
+            clock,
+            database,
+            jobs: Arc::new(jobs),
+            policies,
+            streams: Arc::new(streams),
+            stopping,
+            tasks,
+        };
         if let Some(period) = options.schedules {
             system.run_schedules(schedules, period);
+            system.read_streams();
         }
         Ok(system)
     }
@@ -220,6 +252,33 @@ impl System {
                 }
             }
         });
+    }
+
+    fn read_streams(&mut self) {
+        for at in 0..self.streams.len() {
+            let (streams, jobs, clock) =
+                (Arc::clone(&self.streams), Arc::clone(&self.jobs), self.clock.clone());
+            // Five times a second the same would be no news.
+            let told = Arc::new(AtomicBool::new(false));
+            self.every(STREAMS_EVERY, STREAMS_EVERY, move || {
+                let (streams, jobs, clock) = (Arc::clone(&streams), Arc::clone(&jobs), clock.clone());
+                let told = Arc::clone(&told);
+                async move {
+                    match round(&streams[at], &jobs, &clock).await {
+                        Ok(invocations) => {
+                            told.store(false, Ordering::Relaxed);
+                            for (binary, outcome) in invocations {
+                                if let Err(error) = outcome {
+                                    eprintln!("{binary}: {error}");
+                                }
+                            }
+                        }
+                        Err(error) if !told.swap(true, Ordering::Relaxed) => eprintln!("stream: {error}"),
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
     }
 
     /// Does `work` `first` from now and again and again, never twice at once, until the system stops.
@@ -260,6 +319,18 @@ impl System {
     /// Invokes a job by its binary's name, as a schedule or IAM would. `None`: there is no such job.
     pub async fn run_job(&self, binary: &str, input: &str) -> Option<Result<Value, JobError>> {
         run_job(&self.jobs, &self.clock, binary, input).await
+    }
+
+    /// Reads every stream once, and hands what it holds to its functions; says what came of each invocation.
+    ///
+    /// # Errors
+    /// A stream cannot be read.
+    pub async fn pump(&self) -> Result<Vec<StreamInvocation>, String> {
+        let mut invocations = Vec::new();
+        for stream in self.streams.iter() {
+            invocations.extend(round(stream, &self.jobs, &self.clock).await?);
+        }
+        Ok(invocations)
     }
 
     /// The environment of a job, by its binary's name.
@@ -303,6 +374,19 @@ impl System {
         };
         let _in_time = timeout(STOPPING_TIME, all).await;
     }
+}
+
+/// Reads a stream once.
+async fn round(
+    stream: &StreamReader,
+    jobs: &BTreeMap<String, MountedJob>,
+    clock: &Clock,
+) -> Result<Vec<StreamInvocation>, String> {
+    let invoke = async |event: String| match run_job(jobs, clock, stream.binary(), &event).await {
+        Some(outcome) => outcome.map_err(|error| error.to_string()),
+        None => Err("no such job".to_owned()),
+    };
+    stream.round(invoke).await
 }
 
 fn read_template(options: &Options) -> Result<Template, StartError> {

@@ -1,20 +1,23 @@
-//! `template.yaml` as `cargo run` executes it: its tables, functions with routes, schedules and policies, and CORS.
+//! `template.yaml` as `cargo run` executes it: its tables, functions with triggers and policies, and CORS.
 //!
 //! What is understood is enumerated: resource types and their properties in `resources`, statements in `policies`,
-//! intrinsic functions in `document`, parameter types in `parameters`. Anything else is one error that names the
-//! line, so that what runs here is what a deployment runs, and never a part of it.
+//! words of filters in `filter`, intrinsic functions in `document`, parameter types in `parameters`. Anything else is
+//! one error that names the line, so that what runs here is what a deployment runs, and never a part of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 mod document;
+mod filter;
 mod parameters;
 mod policies;
 mod resources;
 mod scope;
 #[cfg(test)]
 mod tests;
+
+pub use filter::Filter;
 
 use document::{Entry, Fields, Node};
 use resources::FunctionDefaults;
@@ -92,12 +95,47 @@ pub struct Function {
     pub environment: BTreeMap<String, String>,
     /// How long one invocation may take.
     pub timeout: Duration,
-    /// The routes that it answers.
-    pub routes: Vec<Route>,
-    /// The schedules that it runs on.
-    pub schedules: Vec<Schedule>,
+    /// What invokes it.
+    pub triggers: Vec<Trigger>,
     /// What its policies allow it. Everything else is refused.
     pub permissions: Vec<Permission>,
+}
+
+impl Function {
+    /// The routes that it answers.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::HttpApi(route) => Some(route),
+            Trigger::Schedule(_) | Trigger::Stream(_) => None,
+        })
+    }
+
+    /// The schedules that it runs on.
+    pub fn schedules(&self) -> impl Iterator<Item = &Schedule> {
+        self.triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::Schedule(schedule) => Some(schedule),
+            Trigger::HttpApi(_) | Trigger::Stream(_) => None,
+        })
+    }
+
+    /// The streams whose records it gets.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamMapping> {
+        self.triggers.iter().filter_map(|trigger| match trigger {
+            Trigger::Stream(stream) => Some(stream),
+            Trigger::HttpApi(_) | Trigger::Schedule(_) => None,
+        })
+    }
+}
+
+/// What invokes a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Requests to a route.
+    HttpApi(Route),
+    /// The clock.
+    Schedule(Schedule),
+    /// Changes of a table.
+    Stream(StreamMapping),
 }
 
 /// One action on one resource that a function's policies allow.
@@ -127,6 +165,8 @@ pub enum Resource {
         /// The index's name.
         index: String,
     },
+    /// The stream of a table's changes, by the table's name in the database.
+    Stream(String),
 }
 
 impl fmt::Display for Resource {
@@ -134,6 +174,7 @@ impl fmt::Display for Resource {
         match self {
             Self::Table(table) => write!(f, "{TABLE_ARN}{table}"),
             Self::Index { table, index } => write!(f, "{TABLE_ARN}{table}/index/{index}"),
+            Self::Stream(table) => write!(f, "{TABLE_ARN}{table}/stream/latest"),
         }
     }
 }
@@ -171,6 +212,23 @@ pub struct Schedule {
     pub every: Duration,
     /// The event that the function gets, as JSON.
     pub input: String,
+}
+
+/// How a function gets the records of a table's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMapping {
+    /// The table's name in the database.
+    pub table: String,
+    /// How many records an invocation gets at most.
+    pub batch_size: usize,
+    /// Where it begins to read: `LATEST` or `TRIM_HORIZON`.
+    pub starting_position: String,
+    /// Records that none of these takes are left out. Without any, all are taken.
+    pub filters: Vec<Filter>,
+    /// How often a batch is handed over again after a failure.
+    pub retries: usize,
+    /// Records that are older are left out.
+    pub max_age: Duration,
 }
 
 /// What the API answers to browsers.
@@ -266,18 +324,22 @@ fn read(
         let (metadata, properties) = (attributes.require("Metadata")?, attributes.require("Properties")?);
         let function =
             resources::function(&scope, &defaults, &tables, resource.logical_id, metadata, properties)?;
-        let routes = || functions.iter().flat_map(|function| &function.routes);
-        if let Some(route) = function.routes.iter().find(|route| routes().any(|taken| taken == *route)) {
+        let routes = || functions.iter().flat_map(Function::routes);
+        if let Some(route) = function.routes().find(|route| routes().any(|taken| taken == *route)) {
             let message = format!("`{}` has a route that another function has: {route}", function.logical_id);
             return Err(Problem::new(resource.line, message));
         }
         functions.push(function);
     }
 
+    for mapping in resources.iter().filter(|resource| matches!(resource.kind, Kind::Mapping)) {
+        resources::mapping(&scope, mapping.attributes.require("Properties")?, &tables, &mut functions)?;
+    }
+
     let mut cors = None;
     let mut apis = resources.iter().filter(|resource| matches!(resource.kind, Kind::Api));
     if let Some(api) = apis.next() {
-        let routes: Vec<&Route> = functions.iter().flat_map(|function| &function.routes).collect();
+        let routes: Vec<&Route> = functions.iter().flat_map(Function::routes).collect();
         cors = resources::api(&scope, api.attributes.require("Properties")?, &routes)?;
     }
     if let Some(second) = apis.next() {

@@ -34,7 +34,8 @@ fn operators_routes() -> Vec<(Method, String)> {
         parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let template =
         Template::read("template.yaml", text, &parameters, &str::to_owned).expect("the shipped template");
-    let routes = template.functions.into_iter().flat_map(|function| function.routes);
+    let routes =
+        template.functions.into_iter().flat_map(|function| function.routes().cloned().collect::<Vec<_>>());
     let declared: BTreeSet<(String, String)> = routes
         .filter_map(|route| match route {
             Route::Exact { method, path } => Some((method, path)),

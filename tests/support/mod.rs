@@ -8,12 +8,12 @@ pub mod runtime_api;
 pub mod tls;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::{Clock, Database, Options, System};
+use local::{Clock, Database, Options, StreamInvocation, System};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
@@ -91,6 +91,19 @@ impl Setup {
             is_shipped,
         }
     }
+}
+
+/// The shipped template with these changes, in a file of this name for a test of its own.
+pub fn changed_template(name: &str, changes: &[(&str, &str)]) -> PathBuf {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml");
+    let mut text = std::fs::read_to_string(shipped).expect("the template");
+    for (old, new) in changes {
+        assert_eq!(text.matches(old).count(), 1, "{old}");
+        text = text.replace(old, new);
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, text).expect("a file");
+    file
 }
 
 fn rand_u128() -> u128 {
@@ -322,6 +335,11 @@ impl TestSystem {
     /// Runs the sweep once; its report.
     pub async fn sweep(&self) -> Value {
         self.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.expect("a whole sweep")
+    }
+
+    /// Hands what the streams hold to their functions; what came of each invocation.
+    pub async fn pump(&self) -> Vec<StreamInvocation> {
+        self.system.pump().await.expect("streams that can be read")
     }
 
     /// Invokes a job, as IAM or a schedule would.

@@ -3,7 +3,6 @@
 //! In every test a call that is not allowed is refused, and `TestSystem` fails the test by the function's name and the
 //! action. Here every permission is needed once, so that one too many is found as well.
 
-use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -12,17 +11,7 @@ use serde_json::json;
 use crate::mission_control::client::{
     AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
 };
-use crate::support::{Reply, TestAgent, TestSystem};
-
-/// The shipped template with `old` replaced by `new`, in a file of its own.
-fn changed_template(name: &str, old: &str, new: &str) -> String {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let shipped = std::fs::read_to_string(Path::new(root).join("template.yaml")).expect("the template");
-    assert_eq!(shipped.matches(old).count(), 1, "{old}");
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&file, shipped.replace(old, new)).expect("a file");
-    file.to_string_lossy().into_owned()
-}
+use crate::support::{Reply, TestAgent, TestSystem, changed_template};
 
 fn lines(permissions: Vec<(String, local::template::Permission)>) -> Vec<String> {
     permissions.into_iter().map(|(function, permission)| format!("{function}: {permission}")).collect()
@@ -134,7 +123,7 @@ async fn tokens(system: &TestSystem) {
 async fn a_call_that_the_policies_do_not_allow_never_reaches_the_database() {
     let template = changed_template(
         "without.yaml",
-        "Register: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: /api/agents/register}}
+        &[("Register: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: /api/agents/register}}
       Policies:
         - Statement:
             - {Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt AgentsTable.Arn}
@@ -142,7 +131,7 @@ async fn a_call_that_the_policies_do_not_allow_never_reaches_the_database() {
         "Register: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: POST, Path: /api/agents/register}}
       Policies:
         - Statement:
-",
+")],
     );
     let system = TestSystem::with().template(&template).start().await;
     let refused = system.register(&json!({ "name": "a" })).await;
@@ -157,7 +146,7 @@ async fn a_call_that_the_policies_do_not_allow_never_reaches_the_database() {
 #[tokio::test]
 async fn a_refusal_tells_operators_the_function_and_the_action() {
     let template =
-        changed_template("reads.yaml", "[dynamodb:GetItem, dynamodb:PutItem]", "[dynamodb:GetItem]");
+        changed_template("reads.yaml", &[("[dynamodb:GetItem, dynamodb:PutItem]", "[dynamodb:GetItem]")]);
     let system = TestSystem::with().template(&template).start().await;
     let refused = system.run_job("mint-token", &json!({ "kind": "operator" })).await.expect_err("a refusal");
     let tokens = arn(&system, "TokensTable");
@@ -176,7 +165,7 @@ async fn a_permission_that_no_call_needs_is_known() {
 
   # Answers what no route matches";
     let more = health.replace("dynamodb:GetItem", "[dynamodb:GetItem, dynamodb:DeleteItem]");
-    let template = changed_template("more.yaml", health, &more);
+    let template = changed_template("more.yaml", &[(health, &more)]);
     let system = TestSystem::with().template(&template).start().await;
     ok(&system.get("/readyz").await);
     let of_health = lines(system.system.unused_permissions()).into_iter();

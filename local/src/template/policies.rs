@@ -1,6 +1,6 @@
 //! A function's policies, taken apart into permissions: one action on one resource each.
 //!
-//! A statement allows named actions on tables and indexes of the template. Wildcards, conditions, denials and the
+//! A statement allows named actions on tables, indexes and streams of the template. Wildcards, conditions, denials and the
 //! policies that SAM or AWS make are not understood: each would allow more than can be read here.
 
 use super::document::{Node, Value};
@@ -19,6 +19,10 @@ const ACTIONS: &[&str] = &[
     "dynamodb:Scan",
     "dynamodb:UpdateItem",
 ];
+
+/// The actions by which Lambda reads a stream for a function: a mapping needs all of them.
+pub(super) const STREAM_ACTIONS: &[&str] =
+    &["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"];
 
 /// What these policies, without functions in them, allow.
 pub(super) fn permissions(policies: &Node, tables: &[Table]) -> Result<Vec<Permission>, Problem> {
@@ -40,8 +44,9 @@ fn add(allowed: &mut Vec<Permission>, statement: &Node, tables: &[Table]) -> Res
     fields.require("Effect")?.one_of(&["Allow"])?;
     for node in one_or_more(fields.require("Resource")?) {
         let resource = resource(node, tables)?;
+        let actions = if matches!(resource, Resource::Stream(_)) { STREAM_ACTIONS } else { ACTIONS };
         for action in one_or_more(fields.require("Action")?) {
-            let permission = Permission { action: action.one_of(ACTIONS)?, resource: resource.clone() };
+            let permission = Permission { action: action.one_of(actions)?, resource: resource.clone() };
             if allowed.contains(&permission) {
                 return Err(action.problem(format!("{permission} is allowed twice")));
             }
@@ -51,22 +56,27 @@ fn add(allowed: &mut Vec<Permission>, statement: &Node, tables: &[Table]) -> Res
     Ok(())
 }
 
-fn resource(node: &Node, tables: &[Table]) -> Result<Resource, Problem> {
+pub(super) fn resource(node: &Node, tables: &[Table]) -> Result<Resource, Problem> {
     let arn = node.text()?;
     let found = arn.strip_prefix(TABLE_ARN).and_then(|path| {
-        let (name, index) = path.split_once("/index/").map_or((path, None), |(name, it)| (name, Some(it)));
+        let (name, of_table) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
         let table = tables.iter().find(|table| table.name == name)?;
         let table_name = table.name.clone();
-        match index {
+        match of_table.map(|rest| rest.split_once('/')) {
             None => Some(Resource::Table(table_name)),
-            Some(index) => {
+            Some(Some(("index", index))) => {
                 let mut indexes = table.global_secondary_indexes.iter();
                 let index = indexes.find(|known| known.name == index)?.name.clone();
                 Some(Resource::Index { table: table_name, index })
             }
+            Some(Some(("stream", _))) if table.stream_view_type.is_some() => {
+                Some(Resource::Stream(table_name))
+            }
+            Some(_) => None,
         }
     });
-    found.ok_or_else(|| node.problem(format!("`{arn}` is no table of this template and no index of one")))
+    let what = "is no table of this template, and no index or stream of one";
+    found.ok_or_else(|| node.problem(format!("`{arn}` {what}")))
 }
 
 /// IAM takes one of a thing in place of a list.

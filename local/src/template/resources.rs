@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::document::{Fields, Node};
-use super::policies::permissions;
+use super::policies::{self, permissions};
 use super::scope::{Kind, Scope};
-use super::{Attribute, Cors, Function, KeyElement, Problem, Route, Schedule, SecondaryIndex, Table};
+use super::{
+    Attribute, Cors, Filter, Function, KeyElement, Permission, Problem, Resource, Route, Schedule,
+    SecondaryIndex, StreamMapping, Table, Trigger,
+};
 
 /// Types that only a deployment needs.
 const NOT_LOCAL: &[&str] = &[
@@ -24,6 +27,7 @@ const NOT_LOCAL: &[&str] = &[
 pub(super) fn kind(resource_type: &Node) -> Result<Kind, Problem> {
     match resource_type.text()? {
         "AWS::DynamoDB::Table" => Ok(Kind::Table),
+        "AWS::Lambda::EventSourceMapping" => Ok(Kind::Mapping),
         "AWS::Serverless::Function" => Ok(Kind::Function),
         "AWS::Serverless::HttpApi" => Ok(Kind::Api),
         other if NOT_LOCAL.contains(&other) => Ok(Kind::NotLocal(other.to_owned())),
@@ -188,8 +192,7 @@ pub(super) fn function(
         binary: binary(metadata)?,
         environment: defaults.environment.clone(),
         timeout: timeout(scope, &properties)?.unwrap_or(defaults.timeout),
-        routes: Vec::new(),
-        schedules: Vec::new(),
+        triggers: Vec::new(),
         permissions: match resolved(scope, &properties, "Policies")? {
             Some(policies) => permissions(&policies, tables)?,
             None => Vec::new(),
@@ -199,10 +202,10 @@ pub(super) fn function(
     for event in properties.get("Events").map_or(Ok(&[][..]), Node::entries)? {
         let event = event.node.fields("an event", &[&["Type", "Properties"]])?;
         let properties = event.require("Properties")?;
-        match event.require("Type")?.one_of(&["HttpApi", "ScheduleV2"])?.as_str() {
-            "HttpApi" => function.routes.push(route(scope, properties)?),
-            _ => function.schedules.push(schedule(scope, properties)?),
-        }
+        function.triggers.push(match event.require("Type")?.one_of(&["HttpApi", "ScheduleV2"])?.as_str() {
+            "HttpApi" => Trigger::HttpApi(route(scope, properties)?),
+            _ => Trigger::Schedule(schedule(scope, properties)?),
+        });
     }
     Ok(function)
 }
@@ -269,6 +272,66 @@ fn rate(expression: &str) -> Option<Duration> {
         _ => return None,
     };
     number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+// ---- Streams ----
+
+const MAPPING: &[&str] = &[
+    "BatchSize",
+    "EventSourceArn",
+    "FilterCriteria",
+    "FunctionName",
+    "MaximumRecordAgeInSeconds",
+    "MaximumRetryAttempts",
+    "StartingPosition",
+];
+
+/// Gives a function the records of a stream. All numbers are required: Lambda's own tries a batch again for a day.
+pub(super) fn mapping(
+    scope: &Scope<'_>,
+    node: &Node,
+    tables: &[Table],
+    functions: &mut [Function],
+) -> Result<(), Problem> {
+    let properties = node.fields("AWS::Lambda::EventSourceMapping", &[MAPPING, &["Tags"]])?;
+    let value = |name| scope.value(properties.require(name)?);
+    let number = |name, least| value(name)?.number(least);
+    let stream = value("EventSourceArn")?;
+    let stream_arn = policies::resource(&stream, tables)?;
+    let Resource::Stream(table) = stream_arn.clone() else {
+        return Err(stream.problem(format!("`{stream_arn}` is no table's stream")));
+    };
+    let filters = resolved(scope, &properties, "FilterCriteria")?;
+    let mapping = StreamMapping {
+        table,
+        batch_size: usize::try_from(number("BatchSize", 1)?).unwrap_or(usize::MAX),
+        starting_position: value("StartingPosition")?.one_of(&["LATEST", "TRIM_HORIZON"])?,
+        filters: filters.as_ref().map(self::filters).transpose()?.unwrap_or_default(),
+        retries: usize::try_from(number("MaximumRetryAttempts", 0)?).unwrap_or(usize::MAX),
+        max_age: Duration::from_secs(number("MaximumRecordAgeInSeconds", 60)?),
+    };
+    let name = value("FunctionName")?;
+    let logical_id = name.text()?.rsplit(':').next().unwrap_or_default();
+    let Some(function) = functions.iter_mut().find(|function| function.logical_id == logical_id) else {
+        return Err(name.problem(format!("`{logical_id}` is no function of this template")));
+    };
+    for action in policies::STREAM_ACTIONS {
+        let needed = Permission { action: (*action).to_owned(), resource: stream_arn.clone() };
+        if !function.permissions.contains(&needed) {
+            return Err(name.problem(format!("a stream's function needs {needed}")));
+        }
+    }
+    function.triggers.push(Trigger::Stream(mapping));
+    Ok(())
+}
+
+fn filters(node: &Node) -> Result<Vec<Filter>, Problem> {
+    let filters = node.fields("FilterCriteria", &[&["Filters"]])?.require("Filters")?;
+    let filter = |filter: &Node| {
+        let pattern = filter.fields("a filter", &[&["Pattern"]])?.require("Pattern")?;
+        Filter::parse(pattern.text()?).map_err(|problem| pattern.problem(problem))
+    };
+    filters.list()?.iter().map(filter).collect()
 }
 
 // ---- The API ----

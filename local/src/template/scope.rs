@@ -11,6 +11,8 @@ pub(super) enum Kind {
     Table,
     Function,
     Api,
+    /// What invokes a function with the records of a stream.
+    Mapping,
     /// A type that deployments need and this machine does not.
     NotLocal(String),
 }
@@ -141,7 +143,7 @@ impl<'a> Scope<'a> {
             "AWS::URLSuffix" => "amazonaws.com".to_owned(),
             _ => match self.resource(name, line)? {
                 Kind::Table => (self.table_name)(name),
-                Kind::Function | Kind::Api => name.to_owned(),
+                Kind::Function | Kind::Api | Kind::Mapping => name.to_owned(),
                 Kind::NotLocal(kind) => return Err(not_local(name, kind, line)),
             },
         };
@@ -152,6 +154,7 @@ impl<'a> Scope<'a> {
     fn attribute(&self, name: &str, attribute: &str, line: usize) -> Result<String, Problem> {
         match (self.resource(name, line)?, attribute) {
             (Kind::Table, "Arn") => Ok(Resource::Table((self.table_name)(name)).to_string()),
+            (Kind::Table, "StreamArn") => Ok(Resource::Stream((self.table_name)(name)).to_string()),
             (Kind::Function, "Arn") => Ok(format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")),
             (Kind::NotLocal(kind), _) => Err(not_local(name, kind, line)),
             _ => Err(Problem::not_understood(line, &format!("`{name}.{attribute}`"))),

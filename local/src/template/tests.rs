@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Function, Route, Template, TemplateError};
+use super::{Function, Route, Schedule, StreamMapping, Template, TemplateError, Trigger};
 
 const REAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml"));
 
@@ -126,25 +126,25 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
 #[test]
 fn the_shipped_sweep_runs_every_minute_and_nothing_else_is_scheduled() {
     let functions = real(&[]).functions;
-    let scheduled: Vec<_> = functions.iter().filter(|function| !function.schedules.is_empty()).collect();
+    let scheduled: Vec<_> =
+        functions.iter().filter(|function| function.schedules().next().is_some()).collect();
     let [sweep] = scheduled[..] else { panic!("{scheduled:?}") };
     assert_eq!(sweep.binary, "sweep");
-    assert_eq!(sweep.schedules.len(), 1);
-    assert_eq!(sweep.schedules[0].every, Duration::from_mins(1));
-    assert_eq!(sweep.schedules[0].input, r#"{"source": "rollcall.sweep"}"#);
-    assert!(sweep.routes.is_empty());
+    let expected =
+        Schedule { every: Duration::from_mins(1), input: r#"{"source": "rollcall.sweep"}"#.to_owned() };
+    assert_eq!(sweep.triggers, [Trigger::Schedule(expected)]);
 }
 
 #[test]
 fn the_shipped_fallback_answers_the_default_route() {
     let functions = real(&[]).functions;
-    let fallback = functions.iter().find(|function| function.routes.contains(&Route::Default));
+    let fallback = functions.iter().find(|function| function.routes().any(|route| *route == Route::Default));
     assert_eq!(fallback.expect("a default route").binary, "fallback");
 }
 
 #[test]
 fn shipped_functions_in_front_of_callers_end_before_the_api_gives_up() {
-    for function in real(&[]).functions.iter().filter(|function| !function.routes.is_empty()) {
+    for function in real(&[]).functions.iter().filter(|function| function.routes().next().is_some()) {
         assert!(function.timeout < Duration::from_secs(30), "{}", function.logical_id);
     }
 }
@@ -269,7 +269,7 @@ fn what_is_not_understood_names_its_line() {
         ("!Ref Nothing", "there is no parameter or resource `Nothing`"),
         ("!Ref Log", "`Log` (AWS::Logs::LogGroup) does not exist on this machine"),
         ("!GetAtt Log.Arn", "`Log` (AWS::Logs::LogGroup) does not exist on this machine"),
-        ("!GetAtt Table.StreamArn", "`Table.StreamArn` is not understood"),
+        ("!GetAtt Table.Name", "`Table.Name` is not understood"),
         ("!GetAtt Table", "`Table` names no attribute"),
         ("!Sub 'a-${Mode'", "`${` without its `}`"),
         ("!Sub '${Origins}'", "a text is expected here, not a list"),
@@ -398,16 +398,17 @@ fn routes_and_schedules_are_read() {
     let function = |event| read(&with_event(event), &[]).expect("an event").functions.remove(0);
 
     let route = function("{Type: HttpApi, Properties: {ApiId: !Ref Api, Method: GET, Path: '/a/{id}'}}");
-    assert_eq!(route.routes, [Route::Exact { method: "GET".to_owned(), path: "/a/{id}".to_owned() }]);
-    assert_eq!(route.routes[0].to_string(), "GET /a/{id}");
+    let exact = Route::Exact { method: "GET".to_owned(), path: "/a/{id}".to_owned() };
+    assert_eq!(exact.to_string(), "GET /a/{id}");
+    assert_eq!(route.triggers, [Trigger::HttpApi(exact)]);
     assert_eq!(route.timeout, Duration::from_secs(5));
 
     let default = function("{Type: HttpApi, Properties: {ApiId: !Ref Api}}");
-    assert_eq!(default.routes, [Route::Default]);
+    assert_eq!(default.triggers, [Trigger::HttpApi(Route::Default)]);
 
     let schedule =
         function("{Type: ScheduleV2, Properties: {ScheduleExpression: rate(5 minutes), Input: '{}'}}");
-    assert_eq!(schedule.schedules[0].every, Duration::from_mins(5));
+    assert_eq!(schedule.schedules().next().expect("a schedule").every, Duration::from_mins(5));
 }
 
 #[test]
@@ -538,7 +539,7 @@ fn a_policy_that_is_not_understood_names_its_line() {
     let actions = "dynamodb:BatchGetItem, dynamodb:BatchWriteItem, dynamodb:ConditionCheckItem, \
                    dynamodb:DeleteItem, dynamodb:GetItem, dynamodb:PutItem, dynamodb:Query, dynamodb:Scan, \
                    dynamodb:UpdateItem";
-    let no_table = "is no table of this template and no index of one";
+    let no_table = "is no table of this template, and no index or stream of one";
     for (statement, message) in [
         ("Effect: Deny", "`Deny` is not understood; expected Allow".to_owned()),
         ("Effect: Allow, Condition: {}", "`Condition` of a policy's statement is not understood".to_owned()),
@@ -574,4 +575,105 @@ fn a_policy_that_is_not_understood_names_its_line() {
         error(&text, &[]).ends_with("`DynamoDBReadPolicy` of a policy is not understood"),
         "one of SAM's"
     );
+}
+
+// ---- Streams ----
+
+/// A table with a stream, a function that may read it, and a mapping with these properties on line 13.
+fn with_mapping(properties: &str) -> String {
+    format!(
+        "Transform: AWS::Serverless-2016-10-31
+Resources:
+  Log:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{{AttributeName: id, AttributeType: S}}]
+      KeySchema: [{{AttributeName: id, KeyType: HASH}}]
+      StreamSpecification: {{StreamViewType: KEYS_ONLY}}
+  Quiet: {{Type: AWS::DynamoDB::Table, Properties: {{AttributeDefinitions: [], KeySchema: []}}}}
+  Bell:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties:
+      {properties}
+  Deaf: {{Type: AWS::Serverless::Function, Metadata: {{BuildMethod: rust-cargolambda, BuildProperties: {{Binary: y}}}}, \
+         Properties: {{}}}}
+  Deliver:
+    Type: AWS::Serverless::Function
+    Metadata: {{BuildMethod: rust-cargolambda, BuildProperties: {{Binary: x}}}}
+    Properties:
+      Policies:
+        - Statement:
+            - Effect: Allow
+              Action:
+                - dynamodb:DescribeStream
+                - dynamodb:GetRecords
+                - dynamodb:GetShardIterator
+                - dynamodb:ListStreams
+              Resource: !GetAtt Log.StreamArn
+"
+    )
+}
+
+const BELL: &str = "{FunctionName: !Ref Deliver, EventSourceArn: !GetAtt Log.StreamArn, BatchSize: 25, \
+                    StartingPosition: LATEST, MaximumRetryAttempts: 2, MaximumRecordAgeInSeconds: 60}";
+
+#[test]
+fn a_mapping_gives_a_function_the_records_of_a_stream() {
+    for function in ["!Ref Deliver", "!GetAtt Deliver.Arn"] {
+        let text = with_mapping(&BELL.replace("!Ref Deliver", function));
+        let functions = read(&text, &[]).expect("a mapping").functions;
+        let deliver = functions.iter().find(|function| function.binary == "x").expect("a function");
+        let expected = StreamMapping {
+            table: "local-Log".to_owned(),
+            batch_size: 25,
+            starting_position: "LATEST".to_owned(),
+            filters: Vec::new(),
+            retries: 2,
+            max_age: Duration::from_mins(1),
+        };
+        assert_eq!(deliver.streams().collect::<Vec<_>>(), [&expected]);
+    }
+    let filter = r#"FilterCriteria: {Filters: [{Pattern: '{"eventName": ["INSERT"]}'}]}, BatchSize"#;
+    let functions = read(&with_mapping(&BELL.replace("BatchSize", filter)), &[]).expect("a filter").functions;
+    let filters: Vec<_> = functions.iter().flat_map(Function::streams).flat_map(|it| &it.filters).collect();
+    let [filter] = filters[..] else { panic!("{filters:?}") };
+    assert!(filter.matches(&serde_json::json!({ "eventName": "INSERT" })));
+    assert!(!filter.matches(&serde_json::json!({ "eventName": "REMOVE" })));
+}
+
+#[test]
+fn a_mapping_that_is_not_understood_names_its_line() {
+    let stream = "arn:aws:dynamodb:local:000000000000:table/local-Log/stream/latest";
+    for (old, new, message) in [
+        ("BatchSize: 25, ", "", "AWS::Lambda::EventSourceMapping needs `BatchSize`".to_owned()),
+        ("MaximumRetryAttempts: 2", "MaximumRetryAttempts: -1", "`-1` is not a whole number from 0 up".to_owned()),
+        (
+            "BatchSize: 25",
+            "BatchSize: 25, BisectBatchOnFunctionError: true",
+            "`BisectBatchOnFunctionError` of AWS::Lambda::EventSourceMapping is not understood".to_owned(),
+        ),
+        ("LATEST", "NOW", "`NOW` is not understood; expected LATEST, TRIM_HORIZON".to_owned()),
+        (
+            "Log.StreamArn",
+            "Quiet.StreamArn",
+            "`arn:aws:dynamodb:local:000000000000:table/local-Quiet/stream/latest` is no table of this template, \
+             and no index or stream of one"
+                .to_owned(),
+        ),
+        (
+            "Log.StreamArn",
+            "Log.Arn",
+            "`arn:aws:dynamodb:local:000000000000:table/local-Log` is no table's stream".to_owned(),
+        ),
+        ("Ref Deliver", "Ref Log", "`local-Log` is no function of this template".to_owned()),
+        ("Ref Deliver", "Ref Deaf", format!("a stream's function needs dynamodb:DescribeStream on {stream}")),
+        (
+            "BatchSize: 25",
+            r#"BatchSize: 25, FilterCriteria: {Filters: [{Pattern: '{"eventName": [{"suffix": "T"}]}'}]}"#,
+            r#"`{"suffix":"T"}` of the pattern is not understood"#.to_owned(),
+        ),
+    ] {
+        let text = with_mapping(&BELL.replace(old, new));
+        assert_eq!(error(&text, &[]), format!("template.yaml:13: {message}"), "{new}");
+    }
 }

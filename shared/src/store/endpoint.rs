@@ -6,7 +6,9 @@ use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, StalledStreamProtectionConfig,
+};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use lambda_http::http::Uri;
@@ -120,9 +122,11 @@ impl Endpoint {
             .with_max_attempts(ATTEMPTS)
             .with_initial_backoff(Duration::from_millis(50))
             .with_max_backoff(Duration::from_millis(500));
+        let credentials = self.credentials();
         let config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(self.region.unwrap_or_else(|| "us-east-1".to_owned())))
+            .credentials_provider(credentials)
             .http_client(http_client)
             .timeout_config(timeouts)
             .retry_config(retries)
@@ -133,12 +137,17 @@ impl Endpoint {
             Some(url) => config.endpoint_url(url),
             None => config,
         };
-        let config = if self.any_credentials {
-            config.credentials_provider(Credentials::new("rollcall", "rollcall", None, None, "any"))
-        } else {
-            config.credentials_provider(EnvironmentVariableCredentialsProvider::new())
-        };
         Client::from_conf(config.build())
+    }
+
+    /// The credentials of a client for this endpoint.
+    #[must_use]
+    pub fn credentials(&self) -> SharedCredentialsProvider {
+        if self.any_credentials {
+            SharedCredentialsProvider::new(Credentials::new("rollcall", "rollcall", None, None, "any"))
+        } else {
+            SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new())
+        }
     }
 
     fn trust(&self) -> Trust<'_> {

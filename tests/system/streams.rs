@@ -1,0 +1,77 @@
+//! A table's stream invokes a function, as the template's event source mappings say.
+
+use local::template::Resource;
+
+use crate::support::{TestSystem, changed_template};
+
+/// The shipped template, with a mapping of the events' stream to the sweep: a job that takes no records.
+async fn with_mapping(name: &str, filter: &str) -> TestSystem {
+    let may_read = "- {Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt EventsTable.Arn}
+
+  # Mints";
+    let stream = "- Effect: Allow
+              Action: [dynamodb:DescribeStream, dynamodb:GetRecords, dynamodb:GetShardIterator, dynamodb:ListStreams]
+              Resource: !GetAtt EventsTable.StreamArn
+            ";
+    let mapping = format!(
+        "  Bell:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties:
+      FunctionName: !Ref SweepFunction
+      EventSourceArn: !GetAtt EventsTable.StreamArn
+      BatchSize: 2
+      StartingPosition: LATEST
+      MaximumRetryAttempts: 2
+      MaximumRecordAgeInSeconds: 60
+      FilterCriteria: {{Filters: [{{Pattern: '{filter}'}}]}}
+
+  # ---- Logs -"
+    );
+    let changes = [(may_read, &*format!("{stream}{may_read}")), ("  # ---- Logs -", &mapping)];
+    let template = changed_template(name, &changes);
+    TestSystem::with().template(template).start().await
+}
+
+#[tokio::test]
+async fn a_change_of_a_table_invokes_the_function_of_its_stream() {
+    let system = with_mapping("stream.yaml", r#"{"eventName": ["INSERT"]}"#).await;
+    assert_eq!(system.pump().await, [], "nothing has changed");
+    for name in ["a", "b", "c"] {
+        system.registered(name).await;
+    }
+    let invocations = system.pump().await;
+    for (binary, outcome) in &invocations {
+        assert_eq!(binary, "sweep");
+        let error = outcome.as_ref().expect_err("an event that is no tick");
+        assert!(error.contains("missing field `source`"), "{error}");
+    }
+    assert_eq!(invocations.len(), 6, "three records are two batches, each handed over three times");
+    assert_eq!(system.pump().await, [], "a batch that fails again and again is left out");
+    system.registered("d").await;
+    assert_eq!(system.pump().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_function_gets_the_records_that_its_filter_takes() {
+    let filter = r#"{"dynamodb": {"NewImage": {"event_type": {"S": [{"prefix": "agent.off"}]}}}}"#;
+    let system = with_mapping("filter.yaml", filter).await;
+    let agent = system.verified("a").await;
+    assert_eq!(system.pump().await, []);
+    system.beat(&agent, "offline").await.data();
+    assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.verified", "agent.offline"]);
+    assert_eq!(system.pump().await.len(), 3, "one batch, handed over three times");
+}
+
+#[tokio::test]
+async fn a_stream_is_read_by_what_its_functions_policies_allow() {
+    let system = with_mapping("read.yaml", r#"{"eventName": ["INSERT"]}"#).await;
+    let unused = || {
+        let unused = system.system.unused_permissions().into_iter();
+        unused.filter(|(_, permission)| matches!(permission.resource, Resource::Stream(_))).count()
+    };
+    system.pump().await;
+    assert_eq!(unused(), 0, "{:?}", system.system.unused_permissions());
+    assert_eq!(system.system.refused_permissions(), []);
+    let reads = system.proxy.take();
+    assert_eq!(reads.operations(), ["GetRecords"], "a round of a stream that has nothing new");
+}
