@@ -26,7 +26,7 @@ struct AgentHealth {
     ok: bool,
     agent_id: AgentId,
     board_id: Option<Uuid>,
-    gateway_id: Option<()>,
+    gateway_id: Uuid,
     status: &'static str,
     is_board_lead: bool,
 }
@@ -44,7 +44,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         ok: true,
         agent_id: agent.agent_id,
         board_id: agent.board_id,
-        gateway_id: None,
+        gateway_id: app.gateway_id(),
         status: agent.status(now),
         is_board_lead: false,
     })?)

@@ -24,6 +24,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// `{"name", "board_id"?, "heartbeat_config"?}`.
 fn new_agent(body: Json<'_>) -> Result<NewAgent, Invalid> {
     let body = body.object()?;
+    body.refuse_spellings(&[("heartbeatConfig", "heartbeat_config"), ("boardId", "board_id")])?;
     Ok(NewAgent {
         name: fields::name(&body)?.ok_or_else(fields::name_is_required)?,
         board_id: body.uuid("board_id")?,
@@ -40,5 +41,5 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let operator = app.operator(request.headers(), now).await?;
     let new = new_agent(body)?;
     let (agent, key) = app.store.create_active(&new, operator, now).await?;
-    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, &request, now))?)
+    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), &request, now))?)
 }

@@ -40,6 +40,7 @@ struct FirstHeartbeat {
 impl FirstHeartbeat {
     fn read(body: Json<'_>) -> Result<Self, Invalid> {
         let body = body.object()?;
+        body.refuse_spellings(&[("boardId", "board_id")])?;
         Ok(Self {
             name: fields::name(&body)?,
             board_id: body.uuid("board_id")?,
@@ -67,7 +68,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             };
             let (agent, quota) =
                 app.check_in(&Caller::Key(key), Call::Heartbeat(heartbeat.claim), now).await?;
-            Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
+            Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
         }
         Credential::Token(token) => heartbeat_by_name(app, &request, &token, body, now).await,
     }
@@ -91,14 +92,14 @@ async fn heartbeat_by_name(
     let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace.clone(), actor: sponsor.actor };
     let call = Call::Heartbeat(heartbeat.claim);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
-        return Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota));
+        return Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota));
     }
     let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
     match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.claim), now).await? {
         Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
-            Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
+            Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
         }
         Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
     }
@@ -116,7 +117,7 @@ async fn created(
     if sponsor.row.reusable {
         app.note_use(&sponsor.row, true, now).await;
     }
-    let answer = mission_control::body(&AgentWithKey::of(agent, key, request, now))?;
+    let answer = mission_control::body(&AgentWithKey::of(agent, key, app.gateway_id(), request, now))?;
     let quota = Quota::after(Policy::Heartbeats, *app.config.rate_limit.get(), 1, now);
     Ok(if agent.last_seen_at.is_some() { answer.counted(quota) } else { answer })
 }

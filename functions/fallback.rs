@@ -10,6 +10,7 @@ use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::route::without_mapping;
 
 use crate::ROUTES;
 
@@ -23,20 +24,34 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// Refuses whatever no route takes, except `OPTIONS`.
 ///
 /// # Errors
-/// 405 with `Allow` where the path has other methods, else 404.
+/// 405 with `Allow` where the path has other methods, 308 where it has a slash too many, else 404.
 pub async fn handle(_app: &App, request: Request, _now: Timestamp) -> Result<Answer, ApiError> {
     if request.method() == Method::OPTIONS {
         return Ok(Answer::no_content());
     }
     let path = request.uri().path();
-    let methods =
-        ROUTES.iter().filter(|(_, template, _)| matches(template, path)).map(|(method, ..)| *method);
-    let allow = methods.collect::<Vec<_>>().join(", ");
-    if allow.is_empty() {
-        Err(ErrorKind::NotFound("no such route").into())
-    } else {
-        Err(ErrorKind::MethodNotAllowed { allow }.into())
+    let tidied = without_extra_slashes(path);
+    if tidied != path && !methods_of(without_mapping(&tidied)).is_empty() {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Err(ErrorKind::Moved { location: format!("{tidied}{query}") }.into());
     }
+    let allow = methods_of(without_mapping(path)).join(", ");
+    if !allow.is_empty() {
+        return Err(ErrorKind::MethodNotAllowed { allow }.into());
+    }
+    Err(ErrorKind::NotFound("no such route").into())
+}
+
+/// The methods of the routes that a path has the form of.
+fn methods_of(path: &str) -> Vec<&'static str> {
+    ROUTES.iter().filter(|(_, template, _)| matches(template, path)).map(|(method, ..)| *method).collect()
+}
+
+/// A path with one slash where it has several, and none at its end. It begins with exactly one, so that as a location it
+/// never names another host.
+fn without_extra_slashes(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !part.is_empty());
+    parts.fold(String::new(), |tidied, part| format!("{tidied}/{part}"))
 }
 
 /// Whether a path has the form of a route; a part in braces stands for any one part.

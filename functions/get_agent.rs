@@ -23,5 +23,5 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// See [`App::readable_agent`].
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let agent = app.readable_agent(request.headers(), || fields::agent_id(&request), now).await?;
-    Ok(mission_control::body(&AgentRead::of(&agent, now))?)
+    Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?)
 }

@@ -3,11 +3,12 @@
 use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Setting::{AgentsTable, TokensTable};
-use shared::domain::workspace::{Workspace, base_url};
+use shared::domain::workspace::Workspace;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::base_url::base_url;
 use shared::wire::error::ApiError;
 use shared::wire::fields;
 use shared::wire::mission_control;

@@ -127,7 +127,7 @@ async fn known_key_first(
 
 async fn renew(app: &App, caller: &Caller, claim: Claim, now: Timestamp) -> Result<Answer, ApiError> {
     let (agent, quota) = app.check_in(caller, Call::Heartbeat(claim), now).await?;
-    Ok(mission_control::body(&AgentRead::of(&agent, now))?.counted(quota))
+    Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
 }
 
 /// What a body says that may be anything: only an object's string `status` counts.

@@ -59,8 +59,11 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/tokens", "list-tokens"),
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
     ("GET", "/health", "health"),
+    ("HEAD", "/health", "health"),
     ("GET", "/healthz", "health"),
+    ("HEAD", "/healthz", "health"),
     ("GET", "/readyz", "health"),
+    ("HEAD", "/readyz", "health"),
 ];
 
 /// Every function, for a host that runs all of them in one process.

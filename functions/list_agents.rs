@@ -9,9 +9,10 @@ use shared::runtime::function::Endpoint;
 use shared::store::{AgentFilter, is_cursor};
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
-use shared::wire::error::{ApiError, Invalid};
+use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::fields::{Query, invalid_query};
 use shared::wire::mission_control::{self, AgentRead};
+use uuid::Uuid;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -39,6 +40,8 @@ struct ListAgents {
     filter: AgentFilter,
     limit: usize,
     start: Start,
+    /// There is one gateway: this deployment.
+    gateway_id: Option<Uuid>,
 }
 
 impl ListAgents {
@@ -62,7 +65,12 @@ impl ListAgents {
             ),
         };
         let filter = AgentFilter { board_id: query.uuid("board_id")?, status, state };
-        Ok(Self { filter, limit: query.count("limit", 1, 200)?.unwrap_or(200), start })
+        Ok(Self {
+            filter,
+            limit: query.count("limit", 1, 200)?.unwrap_or(200),
+            start,
+            gateway_id: query.uuid("gateway_id")?,
+        })
     }
 }
 
@@ -88,6 +96,9 @@ enum Paging {
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     app.operator(request.headers(), now).await?;
     let list = ListAgents::read(&request)?;
+    if list.gateway_id.is_some_and(|gateway_id| gateway_id != app.gateway_id()) {
+        return Err(ErrorKind::NotFound("no such gateway").into());
+    }
     let (agents, paging): (Vec<Agent>, Paging) = match list.start {
         Start::Offset(offset) => {
             let (agents, total) = app.store.agents_from(&list.filter, offset, list.limit, now).await?;
@@ -98,6 +109,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             (page.agents, Paging::Cursor { total: None, next: page.next })
         }
     };
-    let items = agents.iter().map(|agent| AgentRead::of(agent, now)).collect();
+    let items = agents.iter().map(|agent| AgentRead::of(agent, app.gateway_id(), now)).collect();
     Ok(mission_control::body(&Agents { items, limit: list.limit, paging })?)
 }

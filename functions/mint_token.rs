@@ -30,7 +30,7 @@ pub async fn run(
     now: Timestamp,
     _deadline: Instant,
 ) -> Result<Value, JobError> {
-    let request = TokenRequest::parse(&Object::parse(input.get().as_bytes())?)?;
+    let request = TokenRequest::parse(&Object::of(&input)?)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
     Ok(serde_json::to_value(Minted::of(&minted))?)

@@ -51,6 +51,7 @@ impl Postings {
 }
 
 fn posting(body: &Object<'_>) -> Result<Posting, ErrorKind> {
+    body.refuse_spellings(&[("data", "payload"), ("type", "event")])?;
     let event_type = body.string("event")?.ok_or_else(|| body.invalid("event", "is required"))?;
     check_type(&event_type).map_err(|problem| body.invalid("event", problem))?;
     let payload = body.raw("payload").map_or("null", RawValue::get);

@@ -7,7 +7,7 @@ use shared::config::Setting::{
     self, AgentsTable, EventsTable, PendingRetention, RegisterLimit, SystemEventRetention, TokensTable,
     TrustedProxyHops, WindowsTable,
 };
-use shared::domain::agent::{AgentId, AgentName, AgentState, HeartbeatConfig};
+use shared::domain::agent::{AgentId, AgentName, AgentState};
 use shared::domain::credential::Token;
 use shared::domain::event::Actor;
 use shared::domain::token::TOKEN_USED_UP;
@@ -41,13 +41,11 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// `{"name", "boardId"?, "heartbeatConfig"?}`.
 fn registration(request: &Request) -> Result<NewAgent, ApiError> {
     let body = Object::parse(request.body())?;
+    body.refuse_spellings(&[("heartbeat_config", "heartbeatConfig"), ("board_id", "boardId")])?;
     let name = body.string("name")?.ok_or_else(|| body.invalid("name", "is required"))?;
     let name = AgentName::parse(&name).map_err(|problem| body.invalid("name", problem))?;
     let board_id = body.uuid("boardId")?;
-    let heartbeat = match body.object("heartbeatConfig")? {
-        None => HeartbeatConfig::default(),
-        Some(config) => fields::heartbeat_config_of(&config, "intervalSeconds", "missingTolerance")?,
-    };
+    let heartbeat = fields::heartbeat_config_in_envelope(&body)?;
     Ok(NewAgent { name, board_id, heartbeat })
 }
 

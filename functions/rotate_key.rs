@@ -52,6 +52,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
 async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = Object::parse(request.body())?;
     let key = envelope::api_key(request.headers(), &body)??;
+    body.refuse_spellings(&[("overlap_seconds", "overlapSeconds")])?;
     let overlap = fields::overlap(&body, "overlapSeconds")?;
     let agent = app.agent_of_key(&key, now).await?;
     if agent.key_digest != key.digest() {
@@ -67,10 +68,12 @@ async fn by_operator(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let body = fields::json(request)?;
     let operator = app.operator(request.headers(), now).await?;
     let agent_id = fields::agent_id(request)?;
-    let overlap = fields::overlap(&body.object()?, "overlap_seconds")?;
+    let body = body.object()?;
+    body.refuse_spellings(&[("overlapSeconds", "overlap_seconds")])?;
+    let overlap = fields::overlap(&body, "overlap_seconds")?;
     let agent = app.existing(agent_id, now).await?;
     let (agent, key) = rotate(app, &agent, overlap, operator, now).await?;
-    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, request, now))?)
+    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), request, now))?)
 }
 
 async fn rotate(

@@ -45,5 +45,5 @@ pub async fn handle(
     let agent_id = fields::agent_id(&request)?;
     let reason = reason(body)?;
     let changed = app.store.transition(agent_id, change, reason.as_deref(), operator, now).await?;
-    Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, now))?)
+    Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, app.gateway_id(), now))?)
 }

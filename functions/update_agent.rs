@@ -23,6 +23,11 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?}`; `null` takes a board or a limit away.
 fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
     let body = body.object()?;
+    body.refuse_spellings(&[
+        ("heartbeatConfig", "heartbeat_config"),
+        ("boardId", "board_id"),
+        ("rateLimitPerMinute", "rate_limit_per_minute"),
+    ])?;
     if body.has("status") {
         return Err(ErrorKind::Forbidden("status is controlled by agent heartbeat"));
     }
@@ -56,5 +61,5 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let agent_id = fields::agent_id(&request)?;
     let patch = patch(body)?;
     let changed = app.store.patch(agent_id, &patch, operator, now).await?;
-    Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, now))?)
+    Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, app.gateway_id(), now))?)
 }

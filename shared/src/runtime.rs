@@ -3,6 +3,7 @@
 pub mod app;
 pub mod callers;
 pub mod function;
+pub mod gateway_event;
 pub mod lambda;
 pub mod limits;
 pub mod refusal_cache;

@@ -1,6 +1,7 @@
 //! HTTP: what requests say and what answers look like, in the two contracts. Nothing here asks the store.
 
 pub mod answer;
+pub mod base_url;
 pub mod contract;
 pub mod credentials;
 pub mod envelope;

@@ -205,29 +205,64 @@ async fn any_content_type_is_read_as_json() {
 #[tokio::test]
 async fn a_body_that_is_no_json_object_is_refused() {
     let system = TestSystem::start().await;
-    let bodies: [&[u8]; 11] = [
-        b"name=a",
-        b"[]",
-        br#"[{"name": "a"}]"#,
-        b"null",
-        b"1",
-        br#""name""#,
-        b"{",
-        br#"{"name": "a"} {}"#,
-        br#"{"name": "a",}"#,
-        b"{\"name\": \"\xff\"}",
-        b"\xef\xbb\xbf{\"name\": \"a\"}",
+    let object = "body: must be a JSON object";
+    let bodies: [(&[u8], &str); 12] = [
+        (b"[]", object),
+        (br#"[{"name": "a"}]"#, object),
+        (b"null", object),
+        (b"1", object),
+        (br#""name""#, object),
+        (b"name=a", "body: must be JSON: a form is not read, send JSON"),
+        (b"{", "body: must be JSON: EOF while parsing an object at line 1 column 1"),
+        (br#"{"name": "a"} {}"#, "body: must be JSON: trailing characters at line 1 column 15"),
+        (br#"{"name": "a",}"#, "body: must be JSON: trailing comma at line 1 column 14"),
+        (br#"{"name": NaN}"#, "body: must be JSON: expected value at line 1 column 10"),
+        (b"{\"name\": \"\xff\"}", "body: must be JSON in UTF-8"),
+        (b"\xff\xfe{\0}\0", "body: must be JSON in UTF-8, not UTF-16"),
     ];
-    for body in bodies {
+    for (body, message) in bodies {
         let reply = system.send(Method::POST, PATH, &[], body).await;
         let shown = String::from_utf8_lossy(body);
         assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()), "{shown}");
-        assert_eq!(reply.message(), "body: must be a JSON object", "{shown}");
+        assert_eq!(reply.message(), message, "{shown}");
     }
+    let compressed = system.send(Method::POST, PATH, &[], b"\x1f\x8b\x08".as_slice()).await;
+    assert_eq!(compressed.refusal(), (415, "UNSUPPORTED_MEDIA_TYPE".to_owned()));
     let reply = system.send(Method::POST, PATH, &[], "").await;
     assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
     assert_eq!(reply.message(), "name: is required");
     assert_eq!(system.proxy.take().requests(), 0);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_skipped() {
+    let system = TestSystem::start().await;
+    let reply = system.send(Method::POST, PATH, &[], "\u{feff}{\"name\": \"a\"}").await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+}
+
+#[tokio::test]
+async fn a_known_field_in_the_other_contracts_spelling_is_refused_with_the_right_one() {
+    let system = TestSystem::start().await;
+    for (body, message) in [
+        (
+            json!({ "name": "a", "heartbeat_config": {} }),
+            "heartbeat_config: is not read here: send heartbeatConfig",
+        ),
+        (json!({ "name": "a", "board_id": "x" }), "board_id: is not read here: send boardId"),
+        (
+            json!({ "name": "a", "heartbeatConfig": { "interval_seconds": 3600 } }),
+            "heartbeatConfig.interval_seconds: is not read here: send intervalSeconds",
+        ),
+    ] {
+        let reply = system.post(PATH, &body).await;
+        assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()), "{body}");
+        assert_eq!(reply.message(), message, "{body}");
+    }
+    let agent = system.verified("poster").await;
+    let event = json!({ "apiKey": agent.key, "event": "e", "data": {} });
+    let reply = system.post("/api/agents/events", &event).await;
+    assert_eq!(reply.message(), "data: is not read here: send payload");
 }
 
 #[tokio::test]

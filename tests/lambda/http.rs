@@ -274,3 +274,79 @@ async fn a_database_that_never_answers_is_a_503_and_no_hang() {
     silence.clear();
     call(&heartbeat, beat).await.data();
 }
+
+/// A custom domain with a mapping, or a stage with a name: the path begins with it, the route does not.
+#[tokio::test]
+async fn a_mapping_before_the_path_changes_no_answer_and_stands_in_the_rendered_lines() {
+    let deployment = Deployment::start().await;
+    let agent = deployment.system.verified("mapped").await;
+    let mapped = |method: &str, route: &str| {
+        let mut event = request(method, &format!("/rollcall{}", route.replace("{agent_id}", &agent.id)));
+        let key = json!(format!("{method} {route}"));
+        event["routeKey"] = key.clone();
+        event["requestContext"]["routeKey"] = key;
+        event["pathParameters"] = json!({ "agent_id": agent.id });
+        with_header(event, "x-agent-token", &agent.key)
+    };
+    let get = deployment.function("get-agent").await;
+    let shown = call(&get, mapped("GET", "/api/v1/agents/{agent_id}")).await;
+    assert_eq!(shown.json()["name"], "mapped", "{}", shown.text);
+    let heartbeat = deployment.function("heartbeat").await;
+    for route in ["/api/v1/agents/{agent_id}/heartbeat", "/api/v1/agent/heartbeat"] {
+        let reply = call(&heartbeat, mapped("POST", route)).await;
+        assert_eq!(
+            (reply.status, &reply.json()["status"]),
+            (200, &json!("online")),
+            "{route}: {}",
+            reply.text
+        );
+    }
+    let workspace = deployment.function("get-workspace").await;
+    let files = call(&workspace, mapped("GET", "/api/v1/agents/{agent_id}/workspace")).await;
+    let tools = files.json()["files"]["TOOLS.md"].as_str().expect("a file").to_owned();
+    assert!(tools.contains("/rollcall\n"), "{tools}");
+    let fallback = deployment.function("fallback").await;
+    let nowhere = call(&fallback, with_default_route(request("GET", "/rollcall/api/v1/nothing"))).await;
+    assert_eq!(nowhere.json()["detail"], "no such route");
+}
+
+fn with_default_route(mut event: Value) -> Value {
+    event["routeKey"] = json!("$default");
+    event["requestContext"]["routeKey"] = json!("$default");
+    event
+}
+
+/// What a stranger writes into a URL or a header reaches the function as API Gateway heard it.
+#[tokio::test]
+async fn no_event_of_a_strangers_making_panics_or_writes_an_error_line() {
+    let deployment = Deployment::start().await;
+    let health = deployment.function("health").await;
+    let mut events = Vec::new();
+    for query in ["a=\"b\"", "a=<b>", "a= b", "a=\u{1}", "%", "&&&=", "a=\u{e9}#", "\u{0}"] {
+        let mut event = request("GET", "/health");
+        event["rawQueryString"] = json!(query);
+        events.push(event);
+    }
+    for host in ["", " ", "a b", "localhost:99999", "[::1", "\u{e9}"] {
+        events.push(with_header(request("GET", "/health"), "host", host));
+    }
+    events.push(with_header(request("GET", "/health"), "x-forwarded-proto", "https,http"));
+    for path in ["", "health", "/a b", "/<script>", "/\u{0}", "//", "/%", "/#"] {
+        let mut event = request("GET", "/health");
+        event["rawPath"] = json!(path);
+        events.push(event);
+    }
+    for event in events {
+        let reply = call(&health, event.clone()).await;
+        assert_eq!(reply.status, 200, "{event}");
+    }
+    let mut broken = post("/api/agents/register", &json!({ "name": "a" }));
+    broken["isBase64Encoded"] = json!(true);
+    let register = deployment.function("register").await;
+    let reply = call(&register, broken).await;
+    assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
+    for lambda in [health, register] {
+        lambda.stop().await;
+        assert_eq!(lambda.logs(), Vec::<String>::new());
+    }
+}

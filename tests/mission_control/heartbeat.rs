@@ -53,13 +53,15 @@ async fn what_is_not_known_of_an_agent_is_null() {
     let agent = system.verified("plain").await;
     let shown = agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await);
     let now = system.now().to_string();
+    let gateway_id = text(&shown, "gateway_id");
+    assert!(uuid::Uuid::parse_str(&gateway_id).is_ok(), "Mission Control's own schema wants a UUID: {shown}");
     assert_eq!(
         shown,
         json!({
             "board_id": null, "name": "plain", "status": "online",
             "heartbeat_config": { "interval_seconds": 60, "missing_tolerance": 120 },
             "identity_profile": null, "identity_template": null, "soul_template": null,
-            "id": agent.id, "gateway_id": null, "is_board_lead": false, "is_gateway_main": false,
+            "id": agent.id, "gateway_id": gateway_id, "is_board_lead": false, "is_gateway_main": false,
             "openclaw_session_id": null, "last_seen_at": now, "created_at": now, "updated_at": now,
         })
     );
@@ -274,12 +276,13 @@ async fn healthz_shows_six_fields_and_renews_nothing() {
     let client = Client::bearer(&system, &agent.key);
     let before = system.row(&agent).await;
     let reply = client.get(OWN_HEALTH).await;
+    let gateway_id = text(&operator.show(&agent).await, "gateway_id");
     assert_eq!(
         (reply.status, reply.json()),
         (
             200,
             json!({
-                "ok": true, "agent_id": agent.id, "board_id": BOARD, "gateway_id": null,
+                "ok": true, "agent_id": agent.id, "board_id": BOARD, "gateway_id": gateway_id,
                 "status": "provisioning", "is_board_lead": false,
             })
         )

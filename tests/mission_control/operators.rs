@@ -577,3 +577,60 @@ async fn an_operators_request_costs_one_read_of_the_token_and_a_write_an_hour() 
     assert_eq!((tally.read_units(), tally.write_units()), (1.0, 1.0));
     assert_eq!(keys(&system.get("/health").await.json()), BTreeSet::from(["ok"]));
 }
+
+// ---- Mission Control's own forms -------------------------------------------------------------------------
+
+#[tokio::test]
+async fn mission_controls_own_heartbeat_config_is_read_and_never_resets_one() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let config = |interval: u64, tolerance: u64| json!({ "interval_seconds": interval, "missing_tolerance": tolerance });
+    let own = json!({ "every": "10m", "target": "last", "includeReasoning": false });
+    for (sent, expected) in [
+        (own.clone(), config(600, 1200)),
+        (json!({ "every": "30s" }), config(30, 120)),
+        (json!({ "every": "1h" }), config(3600, 7200)),
+        (json!({ "every": "10m", "interval_seconds": 15 }), config(15, 120)),
+        (json!({ "target": "last" }), config(60, 120)),
+    ] {
+        let reply = operator.post("/api/v1/agents", &json!({ "name": "a", "heartbeat_config": sent })).await;
+        assert_eq!(reply.json()["heartbeat_config"], expected, "{sent}");
+    }
+    let agent =
+        operator.create(&json!({ "name": "b", "heartbeat_config": { "interval_seconds": 600 } })).await;
+    for sent in [json!({}), json!({ "target": "last", "includeReasoning": false }), own] {
+        let reply = operator.patch(&agent_path(&agent.id, ""), &json!({ "heartbeat_config": sent })).await;
+        assert_eq!(reply.json()["heartbeat_config"], config(600, 1200), "{sent}");
+    }
+    for every in ["10 minutes", "m", "", "-1s", "1.5h", "99999999999999999999h", "0s", "25h"] {
+        let body = json!({ "name": "c", "heartbeat_config": { "every": every } });
+        let reply = operator.post("/api/v1/agents", &body).await;
+        assert_eq!(reply.status, 422, "{every}");
+        assert_eq!(reply.json()["detail"][0]["loc"], json!(["body", "heartbeat_config", "every"]), "{every}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_agent_is_offline_at_once_and_a_pending_one_is_provisioning() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = system.verified("a").await;
+    system.beat(&agent, "healthy").await.data();
+    operator.post(&agent_path(&agent.id, "/revoke"), &json!({})).await;
+    assert_eq!(operator.show(&agent).await["status"], "offline");
+    let pending = system.registered("b").await;
+    assert_eq!(operator.show(&pending).await["status"], "provisioning");
+}
+
+#[tokio::test]
+async fn this_deployment_is_the_gateway_of_all_its_agents() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    let gateway_id = operator.show(&agent).await["gateway_id"].as_str().expect("a UUID").to_owned();
+    let list = operator.get(&format!("/api/v1/agents?gateway_id={gateway_id}")).await;
+    assert_eq!(list.json()["items"][0]["gateway_id"], gateway_id.as_str());
+    let other = "11111111-1111-4111-8111-111111111111";
+    assert_eq!(operator.get(&format!("/api/v1/agents?gateway_id={other}")).await.status, 404);
+    assert_eq!(operator.get("/api/v1/agents?gateway_id=x").await.status, 422);
+}

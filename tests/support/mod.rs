@@ -84,7 +84,11 @@ impl Setup {
         TestSystem {
             url: format!("http://{}", system.address()),
             dynamodb: client(&engine),
-            http: reqwest::Client::builder().no_proxy().build().expect("an HTTP client"),
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .expect("an HTTP client"),
             system,
             proxy,
             prefix,

@@ -86,7 +86,7 @@ async fn every_route_refuses_missing_malformed_and_wrong_credentials() {
 async fn an_unknown_path_is_404_in_the_contract_of_the_path() {
     let system = TestSystem::start().await;
     for path in
-        ["/", "/api", "/api/agents", "/api/agents/register/", "/api/agents/nobody", "/API/agents/register"]
+        ["/", "/api", "/api/agents", "/api/agents/register/x", "/api/agents/nobody", "/API/agents/register"]
     {
         for method in [Method::GET, Method::POST, Method::PUT] {
             let reply = system.send(method, path, &[], "").await;
@@ -102,6 +102,33 @@ async fn an_unknown_path_is_404_in_the_contract_of_the_path() {
         assert_eq!(reply.json(), body, "{path}");
     }
     assert_eq!(system.proxy.take().requests(), 0);
+}
+
+#[tokio::test]
+async fn a_slash_too_many_is_a_redirect_to_the_route_and_never_to_another_host() {
+    let system = TestSystem::start().await;
+    for (path, location) in [
+        ("/api/v1/agents/", "/api/v1/agents"),
+        ("/api/v1/agents/?limit=1", "/api/v1/agents?limit=1"),
+        ("/api/agents/heartbeat/", "/api/agents/heartbeat"),
+        ("//api/agents/heartbeat", "/api/agents/heartbeat"),
+        ("/rollcall//api/agents/heartbeat", "/rollcall/api/agents/heartbeat"),
+        ("//evil.example/api/agents/heartbeat", "/evil.example/api/agents/heartbeat"),
+        ("/health/", "/health"),
+    ] {
+        let reply = system.send(Method::POST, path, &[], "").await;
+        assert_eq!((reply.status, reply.header("location")), (308, Some(location)), "{path}");
+    }
+    assert_eq!(system.send(Method::POST, "//evil.example/", &[], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn health_answers_head_without_a_body() {
+    let system = TestSystem::start().await;
+    for path in ["/health", "/healthz", "/readyz"] {
+        let reply = system.send(Method::HEAD, path, &[], "").await;
+        assert_eq!((reply.status, reply.text.as_str()), (200, ""), "{path}");
+    }
 }
 
 /// Every method that has a route for this path, by name or by a variable.
@@ -202,7 +229,16 @@ async fn a_preflight_is_answered_without_a_function() {
         assert_eq!(reply.text, "");
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
         assert_eq!(list(&reply, "access-control-allow-methods"), ["delete", "get", "patch", "post"]);
-        let allowed = ["authorization", "content-type", "x-agent-token", "x-request-id"];
+        let allowed = [
+            "authorization",
+            "cache-control",
+            "content-type",
+            "traceparent",
+            "tracestate",
+            "x-agent-token",
+            "x-request-id",
+            "x-requested-with",
+        ];
         assert_eq!(list(&reply, "access-control-allow-headers"), allowed);
         assert_eq!(reply.header("access-control-max-age"), Some("3600"));
         assert_eq!(reply.header("access-control-allow-credentials"), None);

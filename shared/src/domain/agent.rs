@@ -366,13 +366,15 @@ impl Agent {
         Duration::from_millis(self.tolerance_ms)
     }
 
-    /// Health and liveness in one word, as Mission Control shows an agent: `provisioning` if it was never seen,
-    /// `offline` if it was seen longer ago than its tolerance or said so, else what it last said, else `online`.
+    /// Health and liveness in one word, as Mission Control shows an agent: `offline` once it is revoked,
+    /// `provisioning` while it is pending or was never seen, `offline` if it was seen longer ago than its tolerance or said so, else what it last said, else `online`.
     ///
     /// The lease says the same, except after a restore, which gives the sweep patience and nobody a heartbeat.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> &'static str {
         match (self.last_seen_at, self.health) {
+            _ if self.agent_state == AgentState::Revoked => "offline",
+            _ if self.agent_state == AgentState::Pending => "provisioning",
             (None, _) => "provisioning",
             (Some(seen), _) if seen.plus(self.tolerance()) < now => "offline",
             (Some(_), Some(health)) => health.as_str(),

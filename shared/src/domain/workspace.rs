@@ -1,7 +1,5 @@
 //! An agent's configuration files, rendered: what it needs to keep itself online.
 
-use lambda_http::Request;
-use lambda_http::http::header::HOST;
 use serde::Serialize;
 
 use crate::domain::agent::Agent;
@@ -16,20 +14,6 @@ pub struct Workspace {
     /// How to beat, with lines that work as pasted.
     #[serde(rename = "HEARTBEAT.md")]
     pub heartbeat: String,
-}
-
-/// The URL under which the caller reached the API.
-///
-/// The host is the caller's own word, so nothing but the characters of a host and port gets into the files.
-#[must_use]
-pub fn base_url(request: &Request) -> String {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let is_host = |host: &&str| {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
-    };
-    let host = header(HOST.as_str()).filter(is_host).unwrap_or("localhost");
-    let scheme = if header("x-forwarded-proto") == Some("https") { "https" } else { "http" };
-    format!("{scheme}://{host}")
 }
 
 impl Workspace {

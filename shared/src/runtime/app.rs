@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use uuid::Uuid;
 
 use super::refusal_cache::RefusalCache;
 use super::token_cache::TokenCache;
@@ -12,6 +13,9 @@ use crate::store::{Endpoint, Store};
 
 /// The longest that a request may take, races and retries together. The template gives every HTTP function more.
 pub const REQUEST_BUDGET: Duration = Duration::from_secs(6);
+
+/// The namespace of the ids of gateways.
+const GATEWAYS: Uuid = Uuid::from_u128(0x6f0c_3d57_8a1e_4b72_9c35_51d2_7f86_e0a4);
 
 /// Built once at cold start.
 #[derive(Debug)]
@@ -47,5 +51,12 @@ impl App {
     /// The environment is incomplete or broken.
     pub fn from_env(reads: &[Setting]) -> Result<Self, ConfigError> {
         Ok(Self::new(Config::read(reads, env)?, Endpoint::from_env()?.client(), EventIds::default()))
+    }
+
+    /// This deployment as Mission Control's clients see it: the gateway of all its agents. Always the same UUID, made of
+    /// the name of the agents' table, which no other deployment has.
+    #[must_use]
+    pub fn gateway_id(&self) -> Uuid {
+        Uuid::new_v5(&GATEWAYS, self.config.tables.agents.get().as_bytes())
     }
 }

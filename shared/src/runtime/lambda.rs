@@ -1,13 +1,7 @@
 //! The way in and out of Lambda: cold start, trace, call, answer.
 
-use std::convert::Infallible;
-use std::future::ready;
-
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use lambda_http::http::Response;
-use lambda_http::{Body, Error, IntoResponse, Request, service_fn};
-use lambda_runtime::{Diagnostic, LambdaEvent};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
@@ -18,7 +12,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::app::App;
 use super::function::{Endpoint, Handler, Job, JobError};
-use super::respond::{panic_text, respond};
+use super::gateway_event::{self, GatewayResponse};
+use super::respond::{panic_text, refuse, respond};
 use crate::config::{Setting, env};
 use crate::time::Timestamp;
 
@@ -41,20 +36,20 @@ pub async fn serve_unconnected(endpoint: Endpoint) -> Result<(), Error> {
 }
 
 async fn serve_requests(app: &'static App, handler: Handler) -> Result<(), Error> {
-    lambda_http::run(service_fn(move |request: Request| async move {
-        Ok::<_, Infallible>(TextResponse(respond(app, handler, request, Timestamp::now()).await))
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
+        let event =
+            serde_json::from_str::<ApiGatewayV2httpRequest>(event.payload.get()).map_err(|error| {
+                warn!(cause = %error, "an event that is not API Gateway's");
+                Diagnostic { error_type: "Invalid".to_owned(), error_message: error.to_string() }
+            })?;
+        let (request, problem) = gateway_event::request(event);
+        let response = match problem {
+            None => respond(app, handler, request, Timestamp::now()).await,
+            Some(invalid) => refuse(&request, invalid, Timestamp::now()),
+        };
+        Ok::<_, Diagnostic>(GatewayResponse::from(response))
     }))
     .await
-}
-
-/// A response whose body is text already. The runtime would otherwise read and convert it once more, and link every
-/// character set of the web for that.
-struct TextResponse(Response<Body>);
-
-impl IntoResponse for TextResponse {
-    fn into_response(self) -> BoxFuture<'static, Response<Body>> {
-        ready(self.0).boxed()
-    }
 }
 
 /// Runs a job as a Lambda function: for a schedule, or for whoever IAM lets invoke it. A failed invocation does

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use lambda_http::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use lambda_http::http::{HeaderMap, HeaderValue, Response};
+use lambda_http::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use lambda_http::http::{HeaderMap, HeaderValue, Method, Response};
 use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, RequestExt};
 use tracing::{error, warn};
@@ -17,7 +17,7 @@ use crate::domain::rate_limit::Quota;
 use crate::time::Timestamp;
 use crate::wire::answer::{Answer, JSON};
 use crate::wire::contract::Contract;
-use crate::wire::error::{ApiError, ErrorKind};
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
 use crate::wire::route::route;
 
 /// The largest body that any route takes, in bytes.
@@ -38,7 +38,7 @@ pub async fn respond(
     now: Timestamp,
 ) -> Response<Body> {
     let contract = Contract::of(route(&request));
-    let request_id = request_id(&request);
+    let (request_id, is_head) = (request_id(&request), request.method() == Method::HEAD);
     let result = if request.body().len() > BODY_LIMIT {
         Err(ErrorKind::PayloadTooLarge("the body must have at most 64 KiB".into()).into())
     } else {
@@ -49,13 +49,24 @@ pub async fn respond(
             Err(_) => Err(ErrorKind::Unavailable("the request's time is over".to_owned()).into()),
         }
     };
-    match result {
-        Ok(answer) => with_request_id(success(answer, now), &request_id),
+    let mut response = match result {
+        Ok(answer) => success(answer, now),
         Err(error) => {
             log_failure(&error.kind, &request_id);
-            with_request_id(refusal(contract, &error, &request_id, now), &request_id)
+            refusal(contract, &error, &request_id, now)
         }
+    };
+    if is_head {
+        *response.body_mut() = Body::Empty;
     }
+    with_request_id(response, &request_id)
+}
+
+/// Refuses a request that cannot be read.
+pub(super) fn refuse(request: &Request, invalid: Invalid, now: Timestamp) -> Response<Body> {
+    let request_id = request_id(request);
+    let response = refusal(Contract::of(route(request)), &invalid.into(), &request_id, now);
+    with_request_id(response, &request_id)
 }
 
 fn success(answer: Answer, now: Timestamp) -> Response<Body> {
@@ -82,6 +93,7 @@ fn refusal(contract: Contract, error: &ApiError, request_id: &str, now: Timestam
         ErrorKind::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_OUTAGE));
         }
+        ErrorKind::Moved { location } => set(headers, LOCATION.as_str(), location),
         ErrorKind::MethodNotAllowed { allow } => set(headers, ALLOW.as_str(), allow),
         _ if status == 401 => set(headers, WWW_AUTHENTICATE.as_str(), "Bearer"),
         _ => {}

@@ -91,6 +91,15 @@ pub enum ErrorKind {
         /// The route's methods, as `Allow` lists them.
         allow: String,
     },
+    /// A slash too many: the route is elsewhere.
+    #[error("the route is {location}")]
+    Moved {
+        /// The path, with the query string.
+        location: String,
+    },
+    /// A body that is not text.
+    #[error("{0}")]
+    UnsupportedMediaType(&'static str),
     /// The state does not allow it, or somebody else changed it at the same time, each time that it was tried.
     #[error("{0}")]
     Conflict(&'static str),
@@ -126,10 +135,12 @@ impl ErrorKind {
             Self::InvalidKey(_) => (401, "INVALID_KEY"),
             Self::ApprovalRequired => (403, "APPROVAL_REQUIRED"),
             Self::Forbidden(_) => (403, "FORBIDDEN"),
+            Self::Moved { .. } => (308, "MOVED"),
             Self::NotFound(_) => (404, "NOT_FOUND"),
             Self::MethodNotAllowed { .. } => (405, "METHOD_NOT_ALLOWED"),
             Self::Conflict(_) => (409, "CONFLICT"),
             Self::PayloadTooLarge(_) => (413, "PAYLOAD_TOO_LARGE"),
+            Self::UnsupportedMediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE"),
             Self::RateLimited => (429, "RATE_LIMIT"),
             Self::Unavailable(_) => (503, "UNAVAILABLE"),
             Self::Internal(_) => (500, "INTERNAL"),
@@ -143,10 +154,12 @@ impl ErrorKind {
             Self::Invalid(_) => 422,
             Self::Unauthorized(_) | Self::InvalidKey(_) => 401,
             Self::Inactive(_) | Self::ApprovalRequired | Self::Forbidden(_) => 403,
+            Self::Moved { .. } => 308,
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::Conflict(_) => 409,
             Self::PayloadTooLarge(_) => 413,
+            Self::UnsupportedMediaType(_) => 415,
             Self::RateLimited => 429,
             Self::Unavailable(_) => 503,
             Self::Internal(_) => 500,

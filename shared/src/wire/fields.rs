@@ -7,7 +7,7 @@ use std::time::Duration;
 use lambda_http::Request;
 use uuid::Uuid;
 
-use super::error::Invalid;
+use super::error::{ErrorKind, Invalid};
 use super::json::{Json, Object};
 use super::route::path_parameter;
 use crate::domain::agent::{AgentId, AgentName, BadHeartbeatConfig, Health, HeartbeatConfig};
@@ -21,7 +21,7 @@ const DEFAULT_OVERLAP: u64 = 300;
 ///
 /// # Errors
 /// The body is neither empty nor JSON.
-pub fn json(request: &Request) -> Result<Json<'_>, Invalid> {
+pub fn json(request: &Request) -> Result<Json<'_>, ErrorKind> {
     Json::parse(request.body())
 }
 
@@ -72,32 +72,77 @@ pub fn name_is_required() -> Invalid {
     Invalid::new("name", "is required")
 }
 
-/// `heartbeat_config` of Mission Control's contract, if it is there.
+/// `heartbeat_config` of Mission Control's contract; `None` if it is not there, or holds no key that is known here.
+///
+/// Mission Control's own form is `{"every": "10m", "target", "includeReasoning"}`: `every` is the interval, unless
+/// `interval_seconds` says it.
 ///
 /// # Errors
-/// Names the half that breaks its rule.
+/// Names the part that breaks its rule.
 pub fn heartbeat_config(body: &Object<'_>) -> Result<Option<HeartbeatConfig>, Invalid> {
-    let config = body.object("heartbeat_config")?;
-    config.map(|config| heartbeat_config_of(&config, "interval_seconds", "missing_tolerance")).transpose()
+    let Some(config) = body.object("heartbeat_config")? else { return Ok(None) };
+    config.refuse_spellings(&[
+        ("intervalSeconds", "interval_seconds"),
+        ("missingTolerance", "missing_tolerance"),
+    ])?;
+    let every = match config.string("every")? {
+        None => None,
+        Some(text) => {
+            Some(seconds(&text).ok_or_else(|| config.invalid("every", "must be as 30s, 10m or 1h"))?)
+        }
+    };
+    let interval = config.whole_number("interval_seconds")?;
+    let tolerance = config.whole_number("missing_tolerance")?;
+    if interval.or(tolerance).or(every).is_none() {
+        return Ok(None);
+    }
+    let names = (
+        if interval.is_none() && every.is_some() { "every" } else { "interval_seconds" },
+        "missing_tolerance",
+    );
+    checked(&config, names, interval.or(every), tolerance).map(Some)
 }
 
-/// A heartbeat configuration, whose halves each contract names in its own way.
+/// The whole seconds of a duration such as `30s`, `10m` or `1h`.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.trim().split_at_checked(text.trim().len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        _ => return None,
+    };
+    let number: u64 = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())??;
+    number.checked_mul(unit)
+}
+
+/// `heartbeatConfig` of the envelope; the defaults if it is not there.
 ///
 /// # Errors
 /// Names the half that breaks its rule.
-pub fn heartbeat_config_of(
+pub fn heartbeat_config_in_envelope(body: &Object<'_>) -> Result<HeartbeatConfig, Invalid> {
+    let Some(config) = body.object("heartbeatConfig")? else { return Ok(HeartbeatConfig::default()) };
+    config.refuse_spellings(&[
+        ("interval_seconds", "intervalSeconds"),
+        ("missing_tolerance", "missingTolerance"),
+    ])?;
+    let names = ("intervalSeconds", "missingTolerance");
+    checked(&config, names, config.whole_number(names.0)?, config.whole_number(names.1)?)
+}
+
+/// A heartbeat configuration in seconds, whose halves each contract names in its own way.
+fn checked(
     config: &Object<'_>,
-    interval: &'static str,
-    tolerance: &'static str,
+    (interval_name, tolerance_name): (&str, &str),
+    interval: Option<u64>,
+    tolerance: Option<u64>,
 ) -> Result<HeartbeatConfig, Invalid> {
-    let checked =
-        HeartbeatConfig::from_seconds(config.whole_number(interval)?, config.whole_number(tolerance)?);
-    checked.map_err(|bad| {
-        let field = match bad {
-            BadHeartbeatConfig::Interval => interval,
-            BadHeartbeatConfig::Tolerance => tolerance,
+    HeartbeatConfig::from_seconds(interval, tolerance).map_err(|bad| {
+        let name = match bad {
+            BadHeartbeatConfig::Interval => interval_name,
+            BadHeartbeatConfig::Tolerance => tolerance_name,
         };
-        config.invalid(field, bad.rule())
+        config.invalid(name, bad.rule())
     })
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::wire::error::Invalid;
+use crate::wire::error::{ErrorKind, Invalid};
 
 /// The fields of one JSON object, each still as it was sent. Unknown fields are ignored, and a field that is
 /// `null` counts as absent.
@@ -18,21 +18,40 @@ pub struct Object<'a> {
     fields: HashMap<String, &'a RawValue>,
 }
 
+/// UTF-8's byte order mark, which some editors and shells write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What a body is that is not JSON: most of those that arrive are one of these.
+fn not_json(body: &[u8], error: &serde_json::Error) -> ErrorKind {
+    let problem: Cow<'static, str> = match body {
+        [0x1f, 0x8b, ..] => return ErrorKind::UnsupportedMediaType("compressed bodies are not read"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..] => {
+            "must be JSON in UTF-8, not UTF-16".into()
+        }
+        _ if std::str::from_utf8(body).is_err() => "must be JSON in UTF-8".into(),
+        [first, ..] if first.is_ascii_alphabetic() && body.contains(&b'=') => {
+            "must be JSON: a form is not read, send JSON".into()
+        }
+        _ => format!("must be JSON: {error}").into(),
+    };
+    Invalid::new("body", problem).into()
+}
+
 /// A body that is JSON, or empty; whether it is what the route wants is still to be seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(Option<&'a RawValue>);
 
 impl<'a> Json<'a> {
-    /// Reads a body's syntax alone.
+    /// Reads a body's syntax alone. A byte order mark before it is skipped.
     ///
     /// # Errors
-    /// The body is neither empty nor JSON.
-    pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
+    /// The body is neither empty nor JSON: it says what it looks like, and where it ends to be JSON.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ErrorKind> {
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         if body.is_empty() {
             return Ok(Self(None));
         }
-        let value = serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be JSON"))?;
-        Ok(Self(Some(value)))
+        serde_json::from_slice(body).map(|value| Self(Some(value))).map_err(|error| not_json(body, &error))
     }
 
     /// The body as an object. An empty one is read as an object without fields.
@@ -54,14 +73,30 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// The body is not a JSON object.
-    pub fn parse(body: &'a [u8]) -> Result<Self, Invalid> {
-        let fields = match body {
-            [] => HashMap::new(),
-            body => {
-                serde_json::from_slice(body).map_err(|_| Invalid::new("body", "must be a JSON object"))?
-            }
-        };
-        Ok(Self { prefix: String::new(), fields })
+    pub fn parse(body: &'a [u8]) -> Result<Self, ErrorKind> {
+        Ok(Json::parse(body)?.object()?)
+    }
+
+    /// Reads a value that is JSON already.
+    ///
+    /// # Errors
+    /// It is another value than an object.
+    pub fn of(value: &'a RawValue) -> Result<Self, Invalid> {
+        Json(Some(value)).object()
+    }
+
+    /// Refuses fields that the other contract spells otherwise: they would be ignored, and missed. Each pair is the
+    /// spelling that is not read here, and the one that is.
+    ///
+    /// # Errors
+    /// Names the field, and its spelling here.
+    pub fn refuse_spellings(&self, spellings: &[(&str, &str)]) -> Result<(), Invalid> {
+        let found =
+            spellings.iter().find(|(wrong, _)| self.raw(wrong).is_some_and(|raw| raw.get() != "null"));
+        match found {
+            Some((wrong, right)) => Err(self.invalid(wrong, format!("is not read here: send {right}"))),
+            None => Ok(()),
+        }
     }
 
     /// The name of a field as errors give it: with the names of the objects around it.

@@ -7,9 +7,10 @@ use uuid::Uuid;
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
 use crate::domain::token::{MintedToken, TokenRow};
-use crate::domain::workspace::{Workspace, base_url};
+use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
 use crate::wire::answer::Answer;
+use crate::wire::base_url::base_url;
 use crate::wire::error::{ErrorKind, Invalid};
 use crate::wire::fields;
 
@@ -24,7 +25,7 @@ pub struct AgentRead<'a> {
     identity_template: Option<()>,
     soul_template: Option<()>,
     id: AgentId,
-    gateway_id: Option<()>,
+    gateway_id: Uuid,
     is_board_lead: bool,
     is_gateway_main: bool,
     openclaw_session_id: Option<()>,
@@ -42,7 +43,7 @@ struct HeartbeatConfigRead {
 impl<'a> AgentRead<'a> {
     /// The agent as it is now.
     #[must_use]
-    pub fn of(agent: &'a Agent, now: Timestamp) -> Self {
+    pub fn of(agent: &'a Agent, gateway_id: Uuid, now: Timestamp) -> Self {
         Self {
             board_id: agent.board_id,
             name: agent.agent_name.as_str(),
@@ -55,7 +56,7 @@ impl<'a> AgentRead<'a> {
             identity_template: None,
             soul_template: None,
             id: agent.agent_id,
-            gateway_id: None,
+            gateway_id,
             is_board_lead: false,
             is_gateway_main: false,
             openclaw_session_id: None,
@@ -79,10 +80,10 @@ pub struct AgentWithKey<'a> {
 impl<'a> AgentWithKey<'a> {
     /// An agent whose key was just made, and its files if the caller asked for them by `?workspace=true`.
     #[must_use]
-    pub fn of(agent: &'a Agent, key: &ApiKey, request: &Request, now: Timestamp) -> Self {
+    pub fn of(agent: &'a Agent, key: &ApiKey, gateway_id: Uuid, request: &Request, now: Timestamp) -> Self {
         let files =
             fields::wants_workspace(request).then(|| Workspace::render(agent, Some(key), &base_url(request)));
-        Self { agent: AgentRead::of(agent, now), agent_token: key.reveal(), files }
+        Self { agent: AgentRead::of(agent, gateway_id, now), agent_token: key.reveal(), files }
     }
 }
 

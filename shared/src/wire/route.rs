@@ -4,14 +4,29 @@ use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt};
 
 /// The path of the route that API Gateway chose, as `/api/v1/agents/{agent_id}`; for its `$default` route, which
-/// has no path, the request's own.
+/// has no path, the request's own without a mapping before it.
 #[must_use]
 pub fn route(request: &Request) -> &str {
-    let key = match request.extensions().get::<RequestContext>() {
+    let key = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.route_key.as_deref(),
         _ => None,
     };
-    key.and_then(|key| key.split_once(' ')).map_or_else(|| request.uri().path(), |(_method, path)| path)
+    let of_default = || without_mapping(request.uri().path());
+    key.and_then(|key| key.split_once(' ')).map_or_else(of_default, |(_method, path)| path)
+}
+
+/// A path without what a custom domain's mapping or a stage put before it.
+#[must_use]
+pub fn without_mapping(path: &str) -> &str {
+    path.find("/api/").map_or(path, |start| &path[start..])
+}
+
+/// What stands before the route in the request's path: a mapping of a custom domain, or a stage; mostly nothing.
+#[must_use]
+pub fn prefix(request: &Request) -> &str {
+    let (path, parts) = (request.uri().path(), route(request).matches('/').count());
+    let start = path.rmatch_indices('/').nth(parts.saturating_sub(1)).map_or(0, |(start, _)| start);
+    &path[..start]
 }
 
 /// A variable of the route's path, as `agent_id`; empty if the route has none of this name.

@@ -1,15 +1,18 @@
 //! The address that a caller without a row is counted by.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Once;
 
 use lambda_http::http::HeaderMap;
+use tracing::warn;
 
 /// The caller's address as a limit knows it: an IPv4 address, or the /64 network of an IPv6 one, since every
-/// IPv6 host has 2^64 addresses of its own.
+/// IPv6 host has 2^64 addresses of its own. A port beside it is cut off.
 ///
 /// `source_ip` is what API Gateway saw. Behind `trusted_hops` proxies of one's own it is a proxy's, and the
 /// caller's is the entry of `X-Forwarded-For` that the outermost of them wrote: the `trusted_hops`-th from the
-/// right. With fewer entries than that, `source_ip` counts.
+/// right. With fewer entries than that, `source_ip` counts. An entry that is not an address counts for itself, and the
+/// first one is logged: the proxy writes something that is not understood here.
 #[must_use]
 pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops: usize) -> String {
     let forwarded = trusted_hops.checked_sub(1).and_then(|from_the_right| {
@@ -19,17 +22,34 @@ pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .collect();
-        parse(entries.iter().rev().nth(from_the_right)?)
+        entries.iter().rev().nth(from_the_right).map(|entry| entry.trim())
     });
-    match forwarded.or_else(|| parse(source_ip?)) {
-        None => "unknown".to_owned(),
+    let Some(text) = forwarded.filter(|entry| !entry.is_empty()).or(source_ip) else {
+        return "unknown".to_owned();
+    };
+    match parse(text) {
         Some(IpAddr::V4(address)) => address.to_string(),
         Some(IpAddr::V6(address)) => network_64(address),
+        None => {
+            UNREADABLE.call_once(|| {
+                warn!("an address of a caller that cannot be read: is TrustedProxyHops right?")
+            });
+            text.chars().filter(char::is_ascii_graphic).take(LONGEST_UNREADABLE).collect()
+        }
     }
 }
 
+/// Whether an address that cannot be read was logged: once is enough.
+static UNREADABLE: Once = Once::new();
+
+/// How many characters of an entry that is not an address tell it from others.
+const LONGEST_UNREADABLE: usize = 64;
+
+/// An address, alone or with a port: `192.0.2.1`, `192.0.2.1:5001`, `2001:db8::1`, `[2001:db8::1]:5001`.
 fn parse(text: &str) -> Option<IpAddr> {
-    text.trim().parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    address.ok().or_else(bracketed).map(|address| address.to_canonical())
 }
 
 fn network_64(address: Ipv6Addr) -> String {
@@ -57,7 +77,20 @@ mod tests {
         assert_eq!(from("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.1", 1), "198.51.100.1");
         assert_eq!(from("192.0.2.1", "10.9.9.9, 203.0.113.9, 198.51.100.1", 2), "203.0.113.9");
         assert_eq!(from("192.0.2.1", "203.0.113.9", 2), "192.0.2.1");
-        assert_eq!(from("192.0.2.1", "nonsense", 1), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_port_beside_an_address_is_cut_off() {
+        assert_eq!(from("10.1.22.195:32554", "", 0), "10.1.22.195");
+        assert_eq!(from("192.0.2.1", "198.51.100.11:5001", 1), "198.51.100.11");
+        assert_eq!(from("192.0.2.1", "[2001:db8:1:2:3:4:5:6]:5001", 1), "2001:db8:1:2::/64");
+        assert_eq!(from("192.0.2.1", "[2001:db8:1:2:3:4:5:6]", 1), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn an_entry_that_is_not_an_address_counts_for_itself() {
+        assert_eq!(from("192.0.2.1", "nonsense", 1), "nonsense");
+        assert_eq!(from("192.0.2.1", &"x".repeat(1_000), 1), "x".repeat(64));
     }
 
     #[test]
