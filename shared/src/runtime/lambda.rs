@@ -39,7 +39,6 @@ async fn serve_requests(app: &'static App, handler: Handler) -> Result<(), Error
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let event =
             serde_json::from_str::<ApiGatewayV2httpRequest>(event.payload.get()).map_err(|error| {
-                warn!(cause = %error, "an event that is not API Gateway's");
                 Diagnostic { error_type: "Invalid".to_owned(), error_message: error.to_string() }
             })?;
         let (request, problem) = gateway_event::request(event);
