@@ -1,6 +1,7 @@
-//! A table's stream invokes a function, as the template's event source mappings say.
+//! What invokes a job beside requests: a table's stream, as the template's event source mappings say.
 
 use local::template::Resource;
+use local::{Options, System};
 
 use crate::support::{TestSystem, changed_template};
 
@@ -74,4 +75,20 @@ async fn a_stream_is_read_by_what_its_functions_policies_allow() {
     assert_eq!(system.system.refused_permissions(), []);
     let reads = system.proxy.take();
     assert_eq!(reads.operations(), ["GetRecords"], "a round of a stream that has nothing new");
+}
+
+#[tokio::test]
+async fn an_endpoint_runs_on_no_schedule() {
+    let route = "Healthz: {Type: HttpApi, Properties: {ApiId: !Ref Api, Method: GET, Path: /healthz}}";
+    let schedule =
+        "Healthz: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute), Input: '{}'}}";
+    let parameters = [("Registration", "open"), ("Approval", "key")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let template = changed_template("schedule.yaml", &[(route, schedule)]);
+    let refused = System::start(Options { template, parameters, ..Options::default() }).await;
+    let refused = refused.err().expect("a refusal").to_string();
+    assert_eq!(
+        refused,
+        "the template's function HealthFunction: the binary \"health\" cannot be invoked by a schedule"
+    );
 }
