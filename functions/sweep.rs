@@ -1,7 +1,5 @@
 //! The sweep: every minute it announces the agents that fell silent.
 
-use std::io::{self, Write as _};
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::Setting::{AgentsTable, EventsTable, SweepSegments, SystemEventRetention};
@@ -46,8 +44,7 @@ pub async fn run(app: &App, _tick: Tick, now: Timestamp, deadline: Instant) -> R
     let segments = i32::from(app.config.sweep_segments.get().get());
     let settings = SweepSettings { segments, announcements: ANNOUNCEMENTS, stop_at };
     let mut report = app.store.sweep(settings, now).await;
-    // A reader that has gone must not end the sweeps: `cargo run | head`.
-    writeln!(io::stdout(), "{}", log_line(&report, now)).ok();
+    (app.metrics)(&log_line(&report, now).to_string());
     match report.first_failure.take() {
         None => Ok(report),
         Some(first) => Err(JobError::Partial { failed: report.failed, first }),

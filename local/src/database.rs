@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Duration, sleep};
 
+use crate::private;
 use crate::template::{KeyElement, Table};
 
 /// Where the data is.
@@ -102,6 +103,8 @@ impl Connection {
             Database::Folder(folder) => {
                 let lock = lock(folder)?;
                 let file = folder.join("rollcall.db");
+                keep_private(&file)
+                    .map_err(|source| DatabaseError::Folder { folder: folder.clone(), source })?;
                 (dynoxide::Database::new(&file.to_string_lossy()), Some(lock))
             }
         };
@@ -139,13 +142,26 @@ impl Connection {
 /// Makes the folder, and keeps other processes off it for as long as the file is open.
 fn lock(folder: &Path) -> Result<File, DatabaseError> {
     let unusable = |source| DatabaseError::Folder { folder: folder.to_owned(), source };
-    std::fs::create_dir_all(folder).map_err(unusable)?;
-    let file = File::create(folder.join("lock")).map_err(unusable)?;
+    private::folder(folder).map_err(unusable)?;
+    let file = private::file(&folder.join("lock")).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DatabaseError::InUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
+}
+
+/// Rows hold what agents post. The engine makes its other files with the rights of this one.
+fn keep_private(database: &Path) -> io::Result<()> {
+    private::file(database)?;
+    for beside in ["-wal", "-shm"] {
+        let mut path = database.as_os_str().to_owned();
+        path.push(beside);
+        if Path::new(&path).exists() {
+            private::file(Path::new(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Serves the engine on this loopback port until the sender of `stopped` is gone; the answer is its URL.

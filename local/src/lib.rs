@@ -3,9 +3,11 @@
 #![warn(missing_docs)]
 
 mod clock;
+mod console;
 mod database;
 mod gateway;
 mod policy;
+pub mod private;
 mod streams;
 mod system;
 pub mod template;

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use local::{Clock, Database, Options, StartError, System};
+use local::{Clock, Database, Options, StartError, System, private};
 use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use shared::domain::credential::Token;
@@ -178,9 +178,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
         timeouts: defaults.timeouts,
         request_budget: defaults.request_budget,
+        console: true,
     };
     let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
-    let system = System::start(options).await?;
+    let mut system = System::start_closed(options).await?;
     let url = format!("http://{}", system.address());
     let kept_in = |file: &str| (!arguments.memory).then(|| data.join(file));
     let operator = json!({ "kind": "operator", "label": "first operator" });
@@ -202,6 +203,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         (None, true) => "in memory, gone when this process ends".to_owned(),
         (None, false) => data.display().to_string(),
     };
+    // The tokens are in their files before the first answer: who waits for `/readyz` finds them.
+    system.open();
     say(format_args!(
         "Rollcall listens on {url}\n\
          \x20 data            {place}\n\
@@ -212,7 +215,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          {enrollment}\
          \n\
          Register an agent:\n\
-         \x20 curl -s {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
+         \x20 curl -sS {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
          \n\
          Ctrl-C stops it."
     ));
@@ -270,14 +273,16 @@ impl FirstToken {
 impl fmt::Display for FirstToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.token.reveal())?;
-        self.file.as_ref().map_or(Ok(()), |file| write!(f, "  (kept in {})", file.display()))
+        let Some(file) = &self.file else { return Ok(()) };
+        let anywhere = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        write!(f, "  (kept in {})", anywhere.display())
     }
 }
 
 /// Writes the token to a file that only its owner can read, whole or not at all.
 fn keep(file: &Path, token: &Token) -> io::Result<()> {
     if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
+        private::folder(folder)?;
     }
     let draft = file.with_extension("new");
     // A draft that a crash left behind may have other rights.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use futures_util::FutureExt as _;
 use serde_json::Value;
 use shared::config::{Config, ConfigError};
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::clock::Clock;
+use crate::console;
 use crate::database::{Connection, Database, DatabaseError};
 use crate::gateway::{Mounted, router};
 use crate::policy::Policy;
@@ -63,6 +65,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How long a request may take in all.
     pub request_budget: Duration,
+    /// Whether standard output tells which agents died and which are back.
+    pub console: bool,
 }
 
 impl Default for Options {
@@ -80,6 +84,7 @@ impl Default for Options {
             schedules: Some(None),
             timeouts: Timeouts::default(),
             request_budget: REQUEST_BUDGET,
+            console: false,
         }
     }
 }
@@ -143,6 +148,15 @@ pub struct System {
     streams: Arc<Vec<StreamReader>>,
     stopping: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
+    closed: Option<Closed>,
+}
+
+/// What begins when the system opens.
+struct Closed {
+    listener: TcpListener,
+    router: Router,
+    /// None: time does not run here.
+    schedules: Option<Vec<(String, Schedule)>>,
 }
 
 impl System {
@@ -151,6 +165,17 @@ impl System {
     /// # Errors
     /// One line that says what stands in the way.
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        let mut system = Self::start_closed(options).await?;
+        system.open();
+        Ok(system)
+    }
+
+    /// Starts everything but the answers: jobs can be run, and who calls the port waits until
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// One line that says what stands in the way.
+    pub async fn start_closed(options: Options) -> Result<Self, StartError> {
         let template = read_template(&options)?;
         let address = SocketAddr::new(options.listen, options.port);
         let listener =
@@ -159,6 +184,8 @@ impl System {
         let database =
             Arc::new(Connection::open(&options.database, options.dynamodb_port, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
+        let client =
+            if options.console { console::watched(&database.client) } else { database.client.clone() };
 
         let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -171,8 +198,9 @@ impl System {
                 .map_err(|error| StartError::Environment(function.logical_id.clone(), error))?;
             let policy = Arc::new(Policy::new(function.logical_id.clone(), function.permissions));
             // One environment per function, as on Lambda, for the life of the process.
-            let mut app = App::new(config, policy.client(&database.client), event_ids.clone());
+            let mut app = App::new(config, policy.client(&client), event_ids.clone());
             app.request_budget = options.request_budget;
+            app.metrics = |_line| {};
             let app: &'static App = Box::leak(Box::new(app));
             let (id, binary) = (&function.logical_id, &function.binary);
             if let Function::Job(job) = code {
@@ -200,39 +228,48 @@ impl System {
             policies.push(policy);
         }
         let router = router(routes, template.cors.as_ref()).map_err(StartError::Api)?;
-        let (stopping, mut stopped) = watch::channel(());
-        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(async move {
-                let _gone = stopped.changed().await;
-            });
-        let tasks = vec![tokio::spawn(async move {
-            if let Err(error) = server.await {
-                eprintln!("the server stopped: {error}");
+        let schedules = options.schedules.map(|period| {
+            for (_, schedule) in &mut schedules {
+                schedule.every = period.unwrap_or(schedule.every);
             }
-        })];
-        let clock = options.clock;
-        let mut system = Self {
+            schedules
+        });
+        Ok(Self {
             address,
-            clock,
+            clock: options.clock,
             database,
             jobs: Arc::new(jobs),
             policies,
             streams: Arc::new(streams),
-            stopping,
-            tasks,
-        };
-        if let Some(period) = options.schedules {
-            system.run_schedules(schedules, period);
-            system.read_streams();
-        }
-        Ok(system)
+            stopping: watch::Sender::new(()),
+            tasks: Vec::new(),
+            closed: Some(Closed { listener, router, schedules }),
+        })
     }
 
-    fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>, period: Option<Duration>) {
+    /// Answers requests, runs the schedules and reads the streams from now on.
+    pub fn open(&mut self) {
+        let Some(Closed { listener, router, schedules }) = self.closed.take() else { return };
+        let mut stopped = self.stopping.subscribe();
+        let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(async move {
+                let _gone = stopped.changed().await;
+            });
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = server.await {
+                eprintln!("the server stopped: {error}");
+            }
+        }));
+        if let Some(schedules) = schedules {
+            self.run_schedules(schedules);
+            self.read_streams();
+        }
+    }
+
+    fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>) {
         for (binary, schedule) in schedules {
             let (jobs, clock) = (Arc::clone(&self.jobs), self.clock.clone());
-            let period = period.unwrap_or(schedule.every);
-            self.every(period, period, move || {
+            self.every(schedule.every, schedule.every, move || {
                 let (jobs, clock, binary, input) =
                     (Arc::clone(&jobs), clock.clone(), binary.clone(), schedule.input.clone());
                 async move {

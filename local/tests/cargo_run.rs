@@ -289,6 +289,75 @@ async fn an_agent_survives_a_restart_and_the_operator_token_too() {
 }
 
 #[tokio::test]
+async fn the_tokens_are_there_before_the_port_answers() {
+    let folder = Folder::new();
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let port = free.port().to_string();
+    let mut command = folder.command(&["--port", &port, "--registration", "enrollment"]);
+    let mut child = command.stdout(Stdio::null()).spawn().expect("an executable");
+    let ready = async {
+        while reqwest::get(format!("http://{free}/readyz")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    patiently("an answer", ready).await;
+    for file in ["operator-token", "enrollment-token"] {
+        let token = fs::read_to_string(folder.file(".rollcall").join(file));
+        assert_eq!(token.expect(file).trim().len(), "rco_".len() + 48);
+    }
+    child.kill().await.expect("the end");
+}
+
+#[tokio::test]
+async fn its_data_is_its_owners_alone() {
+    let folder = Folder::new();
+    let data = folder.file(".rollcall");
+    let mode = |name: &str| fs::metadata(data.join(name)).expect(name).permissions().mode() & 0o777;
+    let run = folder.start(&[]).await;
+    assert_eq!(mode(""), 0o700);
+    let files = || {
+        let entries = fs::read_dir(&data).expect("the folder");
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+    };
+    let modes = || files().map(|name| (mode(&name), name)).collect::<Vec<_>>();
+    assert!(modes().iter().all(|(mode, _)| *mode == 0o600), "{:?}", modes());
+    assert!(files().any(|name| name == "rollcall.db"));
+    run.stop().await;
+
+    // As an earlier version left them.
+    fs::set_permissions(data.join("rollcall.db"), fs::Permissions::from_mode(0o644)).expect("its rights");
+    let run = folder.start(&[]).await;
+    assert!(modes().iter().all(|(mode, _)| *mode == 0o600), "{:?}", modes());
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn it_tells_who_died_and_who_is_back_and_nothing_else() {
+    let folder = Folder::new();
+    let mut run = folder.start(&["--memory", "--sweep-every", "1"]).await;
+    let every_second = json!({ "intervalSeconds": 1, "missingTolerance": 2 });
+    let agent = json!({ "name": "build\u{202e}er", "heartbeatConfig": every_second });
+    let (agent_id, key) = run.verified(agent).await;
+    assert_eq!(run.beat(&key).await, 200);
+    let (short_id, _) = agent_id.split_once('-').expect("a UUID");
+    let who = format!("\"build\\u{{202e}}er\" ({short_id})");
+
+    let mut lines = run.stdout.take().expect("its output");
+    let mut next = async || patiently("a line", lines.next_line()).await.expect("text").expect("a line");
+    let died = next().await;
+    assert!(died.starts_with(&format!("agent.offline {who}: silent, last seen at 2")), "{died}");
+    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(next().await, format!("agent.online {who}"));
+    let goodbye = json!({ "apiKey": key, "status": "offline" });
+    run.data("/api/agents/heartbeat", goodbye).await;
+    let left = next().await;
+    assert!(left.starts_with(&format!("agent.offline {who}: reported, last seen at 2")), "{left}");
+    run.signal("-INT");
+    assert_eq!(next().await, "Stopping.");
+    assert!(patiently("the end", run.child.wait()).await.expect("a status").success());
+}
+
+#[tokio::test]
 async fn a_token_that_the_database_does_not_know_is_replaced() {
     let folder = Folder::new();
     let run = folder.start(&[]).await;

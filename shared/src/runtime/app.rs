@@ -1,5 +1,6 @@
 //! One function's environment: its configuration, its store, and what it remembers.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -26,6 +27,8 @@ pub struct App {
     pub store: Store,
     /// The longest that a request may take: [`REQUEST_BUDGET`], unless a host knows better.
     pub request_budget: Duration,
+    /// Where a job's metrics go: standard output, from where Lambda takes them, unless a host knows better.
+    pub metrics: fn(&str),
     pub(super) refusals: RefusalCache,
     pub(super) enrollment_tokens: TokenCache,
 }
@@ -40,6 +43,7 @@ impl App {
             config,
             store,
             request_budget: REQUEST_BUDGET,
+            metrics: print_line,
             refusals: RefusalCache::default(),
             enrollment_tokens: TokenCache::default(),
         }
@@ -59,4 +63,9 @@ impl App {
     pub fn gateway_id(&self) -> Uuid {
         Uuid::new_v5(&GATEWAYS, self.config.tables.agents.get().as_bytes())
     }
+}
+
+/// A reader that has gone must not end the job.
+fn print_line(line: &str) {
+    writeln!(io::stdout(), "{line}").ok();
 }

@@ -1,0 +1,145 @@
+//! The console: one line for each agent that died or is back.
+
+use std::io::{self, Write as _};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use serde_json::Value;
+use shared::domain::event::kind::{AGENT_NEVER_SEEN, AGENT_OFFLINE, AGENT_ONLINE};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+/// A client whose transitions are told on standard output.
+///
+/// They are taken from the transactions that record them, so the functions know nothing of it.
+pub(crate) fn watched(client: &Client) -> Client {
+    let Some(connections) = client.config().http_client() else {
+        unreachable!("every client is made with connections of its own")
+    };
+    let (transitions, mut told) = unbounded_channel::<Transition>();
+    let names = client.clone();
+    tokio::spawn(async move {
+        while let Some(transition) = told.recv().await {
+            let name = transition.name(&names).await;
+            // `cargo run | head` goes on without a reader.
+            writeln!(io::stdout(), "{}", transition.line(name.as_deref())).ok();
+        }
+    });
+    let watching = http_client_fn(move |settings, components| {
+        let connector = connections.http_connector(settings, components);
+        SharedHttpConnector::new(Watching { connector, transitions: transitions.clone() })
+    });
+    Client::from_conf(client.config().to_builder().http_client(watching).build())
+}
+
+#[derive(Debug)]
+struct Watching {
+    connector: SharedHttpConnector,
+    transitions: UnboundedSender<Transition>,
+}
+
+impl HttpConnector for Watching {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let recorded = Transition::recorded_by(&request);
+        let answer = self.connector.call(request);
+        let Some(transition) = recorded else { return answer };
+        let transitions = self.transitions.clone();
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await?;
+            if answer.status().is_success() {
+                // It has a receiver until the process ends.
+                transitions.send(transition).ok();
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// An agent that died or is back.
+#[derive(Debug)]
+struct Transition {
+    event_type: String,
+    agent_id: String,
+    payload: Value,
+    /// The table of the agent's own row.
+    agents: Option<String>,
+}
+
+impl Transition {
+    /// What this call records, if it is a transition.
+    fn recorded_by(request: &HttpRequest) -> Option<Self> {
+        let operation = request.headers().get("x-amz-target")?;
+        let body = operation.ends_with(".TransactWriteItems").then(|| request.body().bytes())??;
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let writes = body["TransactItems"].as_array()?;
+        let row = writes.iter().find_map(|write| write["Update"]["TableName"].as_str());
+        writes.iter().find_map(|write| {
+            let text = |name: &str| write["Put"]["Item"][name]["S"].as_str();
+            let event_type = text("event_type")?;
+            [AGENT_OFFLINE, AGENT_NEVER_SEEN, AGENT_ONLINE].contains(&event_type).then(|| Self {
+                event_type: event_type.to_owned(),
+                agent_id: text("agent_id").unwrap_or_default().to_owned(),
+                payload: text("payload").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
+                agents: row.map(str::to_owned),
+            })
+        })
+    }
+
+    /// The agent's name, if its row is still there.
+    async fn name(&self, client: &Client) -> Option<String> {
+        let id = AttributeValue::S(self.agent_id.clone());
+        let request = client.get_item().table_name(self.agents.as_ref()?).key("agent_id", id);
+        let answer = request.projection_expression("agent_name").send().await.ok()?;
+        match answer.item?.remove("agent_name")? {
+            AttributeValue::S(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The line. A name is a stranger's text: quoted as Rust does, it holds nothing that a terminal acts upon.
+    fn line(&self, name: Option<&str>) -> String {
+        let Self { event_type, agent_id, payload, .. } = self;
+        let short_id = agent_id.split('-').next().unwrap_or_default();
+        let said = |field: &str| payload[field].as_str().unwrap_or("?");
+        let why = match event_type.as_str() {
+            AGENT_ONLINE => String::new(),
+            AGENT_NEVER_SEEN => format!(": verified at {} and never seen", said("verified_at")),
+            _ => format!(": {}, last seen at {}", said("reason"), said("last_seen_at")),
+        };
+        format!("{event_type} {:?} ({short_id}){why}", name.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn transition(event_type: &str, payload: Value) -> Transition {
+        Transition {
+            event_type: event_type.to_owned(),
+            agent_id: "c235d4a1-5dc3-811c-901c-167e2f9b5eb9".to_owned(),
+            payload,
+            agents: None,
+        }
+    }
+
+    #[test]
+    fn who_never_came_is_told_as_well() {
+        let line = transition(AGENT_NEVER_SEEN, json!({ "verified_at": "2026-11-21T21:56:18.032Z" }));
+        let line = line.line(Some("researcher-1"));
+        let told = "verified at 2026-11-21T21:56:18.032Z and never seen";
+        assert_eq!(line, format!(r#"agent.never_seen "researcher-1" (c235d4a1): {told}"#));
+    }
+
+    #[test]
+    fn a_name_cannot_speak_to_the_terminal() {
+        let line = transition(AGENT_ONLINE, json!({}));
+        let line = line.line(Some("\u{1b}[2Ja\nb\u{9b}c\u{202e}d\" ü"));
+        assert_eq!(line, r#"agent.online "\u{1b}[2Ja\nb\u{9b}c\u{202e}d\" ü" (c235d4a1)"#);
+    }
+}
