@@ -198,6 +198,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let engine = arguments.dynamodb_port.map_or_else(String::new, |_| {
         format!("  DynamoDB        {}  (AWS CLI and SDKs, any credentials)\n", system.database_url())
     });
+    let operators = operator.export();
     let place = match (&arguments.dynamodb, arguments.memory) {
         (Some(url), _) => format!("DynamoDB at {url}"),
         (None, true) => "in memory, gone when this process ends".to_owned(),
@@ -216,6 +217,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          \n\
          Register an agent:\n\
          \x20 curl -sS {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
+         \n\
+         As an operator, in a terminal in any folder:\n\
+         \x20 {operators}\n\
          \n\
          Ctrl-C stops it."
     ));
@@ -270,12 +274,27 @@ impl FirstToken {
     }
 }
 
+impl FirstToken {
+    /// The file's path, which holds in any folder.
+    fn path(&self) -> Option<PathBuf> {
+        let file = self.file.as_ref()?;
+        Some(std::path::absolute(file).unwrap_or_else(|_| file.clone()))
+    }
+
+    /// The line that puts the token into a shell's environment.
+    fn export(&self) -> String {
+        let value = self.path().map_or_else(
+            || self.token.reveal(),
+            |path| format!("\"$(cat '{}')\"", path.display().to_string().replace('\'', "'\\''")),
+        );
+        format!("export ROLLCALL_OPERATOR_TOKEN={value}")
+    }
+}
+
 impl fmt::Display for FirstToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.token.reveal())?;
-        let Some(file) = &self.file else { return Ok(()) };
-        let anywhere = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        write!(f, "  (kept in {})", anywhere.display())
+        self.path().map_or(Ok(()), |path| write!(f, "  (kept in {})", path.display()))
     }
 }
 

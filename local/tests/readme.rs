@@ -1,35 +1,81 @@
-//! The README does what it says: its curl lines and its use of the Python client, run as a reader would run them.
+//! README and tutorial do what they say: their curl lines and the use of the Python client, run as a reader would run them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
 const README: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+const TUTORIAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tutorial.md"));
 
-// ---- The walk-through ----
+// ---- README ----
+
+/// The promise, as a newcomer sees it kept; and then what an operator does about it.
+#[test]
+fn an_agent_that_is_killed_is_announced_and_an_operator_sees_to_it() {
+    let folder = Folder::new();
+    let blocks = blocks(README, "## See it work");
+    let [("sh", start), ("sh", paste), ("text", shown), ("text", console)] = blocks[..] else {
+        panic!("{blocks:#?}")
+    };
+    let arguments = start.trim().strip_prefix("cargo run -- ").expect("cargo run");
+    let arguments: Vec<&str> = arguments.split(' ').chain(["--port", "0"]).collect();
+    let mut rollcall = Rollcall::start_in(&folder.0, &arguments);
+
+    let pasted = run_in(&folder.0, "bash", &[], &at(&rollcall.url, paste));
+    assert_shown(shown, &pasted.output);
+    assert!(!pasted.errors.contains("curl"), "{}", pasted.errors);
+    let (died, _) = console.split_once('(').expect("an id");
+    let line = rollcall.lines.next().expect("its output").expect("a line");
+    assert!(line.starts_with(died), "{line}");
+
+    let [("sh", paste)] = self::blocks(README, "## For operators")[..] else { panic!("one block") };
+    let export = rollcall.said("export ");
+    let pasted = run("bash", &[], &format!("{export}\n{}", at(&rollcall.url, paste)));
+    assert_eq!(pasted.errors, "");
+    let answers: Vec<Value> =
+        pasted.output.lines().map(|line| serde_json::from_str(line).expect("an answer")).collect();
+    assert_eq!(answers.len(), 5, "{answers:#?}");
+    assert!(answers.iter().all(|answer| answer.get("detail").is_none()), "{answers:#?}");
+    assert_eq!(answers[0]["items"][0]["name"], "doomed");
+    assert_eq!(answers[1]["items"][0]["payload"]["reason"], "silent");
+    assert_eq!(answers[4]["agent_token"].as_str().map(str::len), Some(48));
+}
+
+// ---- The tutorial ----
 
 #[test]
-fn the_walk_throughs_lines_answer_as_shown() {
+fn the_agents_lines_answer_as_shown() {
     let rollcall = Rollcall::start();
     let mut same = BTreeMap::new();
-    let steps = walk_through(&rollcall.url);
+    let steps = walk_through(&rollcall.url, "## An agent", "");
     for step in &steps {
         match &step.shown {
             None => assert_eq!(step.printed, "", "after {}", step.lines),
             Some(shown) => {
+                let shown = serde_json::from_str(shown).expect("an answer in JSON");
                 let printed = serde_json::from_str(&step.printed)
                     .unwrap_or_else(|error| panic!("{error}: {:?} after {}", step.printed, step.lines));
-                assert_alike(shown, &printed, &mut same, &step.lines);
+                assert_alike(&shown, &printed, &mut same, &step.lines);
             }
         }
     }
     assert_eq!(steps.iter().filter(|step| step.shown.is_some()).count(), 5);
 }
 
-/// The walk-through's last words: with both doors closed, the printed tokens open them.
+#[test]
+fn the_operators_lines_answer_as_shown() {
+    let rollcall = Rollcall::start();
+    let steps = walk_through(&rollcall.url, "## An operator", &rollcall.said("export "));
+    for step in &steps {
+        assert_shown(step.shown.as_deref().unwrap_or_default(), &step.printed);
+    }
+    assert_eq!(steps.iter().filter(|step| step.shown.is_some()).count(), 6);
+}
+
+/// The tutorial's words about closed doors: the printed tokens open them.
 #[test]
 fn the_printed_tokens_open_both_doors() {
     let rollcall = Rollcall::start_with(&["--registration", "enrollment", "--approval", "operator"]);
@@ -50,32 +96,29 @@ fn the_printed_tokens_open_both_doors() {
     assert_eq!(verified["data"]["status"], "active", "{verified}");
 }
 
-/// One block of shell lines, the answer that the README shows below it, and what the lines printed.
+/// One block of shell lines, what the page shows below it, and what the lines printed.
 struct Step {
     lines: String,
-    shown: Option<Value>,
+    shown: Option<String>,
     printed: String,
 }
 
-/// Runs the walk-through's blocks in one bash, one after the other, against the system at `url`.
-fn walk_through(url: &str) -> Vec<Step> {
+/// Runs a section's blocks in one bash, one after the other, against the system at `url`.
+fn walk_through(url: &str, heading: &str, first: &str) -> Vec<Step> {
     const END_OF_STEP: &str = "-- end of step --";
     let mut steps: Vec<Step> = Vec::new();
-    for (language, text) in blocks(README, "## Walk-through") {
+    for (language, text) in blocks(TUTORIAL, heading) {
         match language {
             "sh" => steps.push(Step { lines: text.to_owned(), shown: None, printed: String::new() }),
-            "json" => {
-                let shown = serde_json::from_str(text).expect("an answer in JSON");
-                steps.last_mut().expect("lines before the answer").shown = Some(shown);
+            "json" | "text" => {
+                steps.last_mut().expect("lines before the answer").shown = Some(text.to_owned());
             }
-            other => panic!("a block of {other:?} in the walk-through"),
+            other => panic!("a block of {other:?} under {heading}"),
         }
     }
     let say_so = format!("echo '{END_OF_STEP}'\n");
     let pasted: String = steps.iter().flat_map(|step| [step.lines.as_str(), &say_so]).collect();
-    let default = "url=http://127.0.0.1:3000\n";
-    assert_eq!(pasted.matches(default).count(), 1, "the walk-through says where the system listens");
-    let printed = run("bash", &[], &pasted.replace(default, &format!("url={url}\n")));
+    let printed = run("bash", &[], &format!("{first}\n{}", at(url, &pasted)));
     assert_eq!(printed.errors, "");
     let printed: Vec<&str> = printed.output.split(&format!("{END_OF_STEP}\n")).collect();
     assert_eq!(printed.len(), steps.len() + 1, "{printed:?}");
@@ -85,8 +128,32 @@ fn walk_through(url: &str) -> Vec<Step> {
     steps
 }
 
-/// The README's answer and the real one are the same, but for ids, keys and times; and what is the same id, key
-/// or time in the README is the same in reality.
+/// A page's lines, for a system that listens at `url`.
+#[track_caller]
+fn at(url: &str, lines: &str) -> String {
+    let default = "url=http://127.0.0.1:3000\n";
+    assert_eq!(lines.matches(default).count(), 1, "the page says where the system listens");
+    lines.replace(default, &format!("url={url}\n"))
+}
+
+/// Each line begins as the page shows it, up to the page's `…`, but for ids, keys and times.
+#[track_caller]
+fn assert_shown(shown: &str, printed: &str) {
+    let mask = |text: &str| {
+        let pieces = text.split('"').map(|piece| if is_made_anew(piece) { "made anew" } else { piece });
+        pieces.collect::<Vec<_>>().join("\"")
+    };
+    let printed: Vec<String> = printed.lines().map(mask).collect();
+    let shown: Vec<String> =
+        shown.lines().map(|line| mask(line.split('…').next().unwrap_or_default().trim_end())).collect();
+    assert_eq!(printed.len(), shown.len(), "{printed:#?}");
+    for (printed, shown) in printed.iter().zip(&shown) {
+        assert!(printed.starts_with(shown), "{printed}\n{shown}");
+    }
+}
+
+/// The page's answer and the real one are the same, but for ids, keys and times; and what is the same id, key or
+/// time on the page is the same in reality.
 #[track_caller]
 fn assert_alike(shown: &Value, real: &Value, same: &mut BTreeMap<String, String>, lines: &str) {
     match (shown, real) {
@@ -108,6 +175,7 @@ fn assert_alike(shown: &Value, real: &Value, same: &mut BTreeMap<String, String>
 
 /// Whether a text looks like an id, a key or a time: what no two runs have in common.
 fn is_made_anew(text: &str) -> bool {
+    let text = text.trim_start_matches("rce_").trim_start_matches("rco_");
     text.len() >= 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || b"-:.TZ".contains(&byte))
 }
 
@@ -117,7 +185,7 @@ fn is_made_anew(text: &str) -> bool {
 fn the_pages_use_of_the_python_client_works() {
     const CLIENTS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/clients.md"));
     let rollcall = Rollcall::start();
-    for (page, heading) in [(README, "## A heartbeat client"), (CLIENTS, "## Python")] {
+    for (page, heading) in [(README, "## An agent in Python"), (CLIENTS, "## Python")] {
         let agent = verified_agent(&rollcall.url);
         let blocks = blocks(page, heading);
         let python: Vec<_> = blocks.iter().filter(|(language, _)| *language == "python").collect();
@@ -135,9 +203,9 @@ fn the_pages_use_of_the_python_client_works() {
     }
 }
 
-/// The key of an agent that the walk-through registered and verified.
+/// The key of an agent that the tutorial registered and verified.
 fn verified_agent(url: &str) -> String {
-    let steps = walk_through(url);
+    let steps = walk_through(url, "## An agent", "");
     let registered: Value = steps
         .iter()
         .find(|step| step.shown.is_some())
@@ -190,30 +258,56 @@ fn blocks<'a>(page: &'a str, heading: &str) -> Vec<(&'a str, &'a str)> {
     fences.iter().skip(1).step_by(2).map(|block| block.split_once('\n').expect("a language")).collect()
 }
 
-/// The real executable, over an engine in memory.
+/// A folder of a test's own, in which the repository's clients are, too. It goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/../clients");
+        std::os::unix::fs::symlink(clients, folder.join("clients")).expect("a link");
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// The real executable.
 struct Rollcall {
     process: Child,
     url: String,
     greeting: Vec<String>,
+    /// Its output after the greeting.
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Rollcall {
+    /// Over an engine in memory.
     fn start() -> Self {
         Self::start_with(&[])
     }
 
     fn start_with(arguments: &[&str]) -> Self {
+        Self::start_in(Path::new("."), &[&["--memory", "--port", "0"], arguments].concat())
+    }
+
+    fn start_in(folder: &Path, arguments: &[&str]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-            .args(["--memory", "--port", "0"])
             .args(arguments)
+            .current_dir(folder)
             .stdout(Stdio::piped())
             .spawn()
             .expect("rollcall starts");
-        let lines = BufReader::new(process.stdout.as_mut().expect("its output")).lines();
-        let lines = lines.map(|line| line.expect("a line").trim().to_owned());
-        let greeting: Vec<String> = lines.take_while(|line| line != "Ctrl-C stops it.").collect();
+        let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        let greeting = lines.by_ref().map(|line| line.expect("a line").trim().to_owned());
+        let greeting: Vec<String> = greeting.take_while(|line| line != "Ctrl-C stops it.").collect();
         let url = greeting.first().and_then(|line| line.strip_prefix("Rollcall listens on "));
-        Self { url: url.expect("where it listens").to_owned(), process, greeting }
+        Self { url: url.expect("where it listens").to_owned(), process, greeting, lines }
     }
 
     /// The line of its greeting that begins like this.
@@ -237,8 +331,13 @@ struct Ran {
 
 /// Runs a program that reads `input`.
 fn run(program: &str, arguments: &[&str], input: &str) -> Ran {
+    run_in(Path::new("."), program, arguments, input)
+}
+
+fn run_in(folder: &Path, program: &str, arguments: &[&str], input: &str) -> Ran {
     let mut process = Command::new(program)
         .args(arguments)
+        .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
