@@ -4,9 +4,9 @@ use lambda_http::Request;
 use shared::config::Setting::{
     AgentsTable, EventsTable, PendingRetention, SystemEventRetention, TokensTable,
 };
+use shared::domain::registration::NewAgent;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::NewAgent;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, Invalid};

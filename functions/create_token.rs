@@ -2,7 +2,6 @@
 
 use lambda_http::Request;
 use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
-use shared::domain::token::TokenRequest;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
@@ -10,6 +9,7 @@ use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, Invalid};
 use shared::wire::fields;
 use shared::wire::mission_control::{self, Minted};
+use shared::wire::token_request::token_request;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -25,7 +25,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = fields::json(&request)?;
     let operator = app.operator(request.headers(), now).await?;
-    let wanted = TokenRequest::parse(&body.object()?)?;
+    let wanted = token_request(&body.object()?)?;
     let minted = app.store.mint_token(&wanted, operator, now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
     Ok(mission_control::body(&Minted::of(&minted))?)

@@ -5,13 +5,14 @@ use shared::config::Setting::{
     AgentsTable, EventsTable, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
 };
 use shared::domain::agent::{Agent, AgentId, AgentName};
+use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::domain::event::Actor;
 use shared::domain::rate_limit::{Policy, Quota};
+use shared::domain::registration::{Creation, NewEnrolled};
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::{Call, Caller, Claim, Creation, NewEnrolled};
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
@@ -34,7 +35,7 @@ const OPERATORS_NAMESPACE: &str = "operator";
 struct FirstHeartbeat {
     name: Option<AgentName>,
     board_id: Option<Uuid>,
-    claim: Claim,
+    report: HealthReport,
 }
 
 impl FirstHeartbeat {
@@ -44,7 +45,7 @@ impl FirstHeartbeat {
         Ok(Self {
             name: fields::name(&body)?,
             board_id: body.uuid("board_id")?,
-            claim: fields::claim(&body)?,
+            report: fields::report(&body)?,
         })
     }
 }
@@ -67,7 +68,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
                 }
             };
             let (agent, quota) =
-                app.check_in(&Caller::Key(key), Call::Heartbeat(heartbeat.claim), now).await?;
+                app.check_in(&Caller::Key(key), Call::Heartbeat(heartbeat.report), now).await?;
             Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
         }
         Credential::Token(token) => heartbeat_by_name(app, &request, &token, body, now).await,
@@ -86,16 +87,16 @@ async fn heartbeat_by_name(
     let heartbeat = FirstHeartbeat::read(body)?;
     let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
     let board_id = heartbeat.board_id.or(sponsor.row.board_id);
-    sponsor.row.admit(board_id)?;
+    sponsor.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
     let key_id = NewEnrolled::key_id(&sponsor.namespace, board_id, &name);
     let agent_id = AgentId::of_key_id(key_id);
     let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace.clone(), actor: sponsor.actor };
-    let call = Call::Heartbeat(heartbeat.claim);
+    let call = Call::Heartbeat(heartbeat.report);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
         return Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota));
     }
     let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
-    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.claim), now).await? {
+    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.report), now).await? {
         Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
@@ -147,13 +148,13 @@ impl Sponsor {
     }
 
     /// The agent that the sponsor lets in.
-    fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, claim: Claim) -> NewEnrolled<'_> {
+    fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, report: HealthReport) -> NewEnrolled<'_> {
         NewEnrolled {
             namespace: &self.namespace,
             name,
             board_id,
             approved: self.row.pre_approved,
-            claim,
+            report,
             actor: self.actor,
             one_off: (!self.row.reusable).then_some(&self.row),
         }

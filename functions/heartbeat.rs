@@ -4,12 +4,13 @@
 use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Setting::{AgentsTable, EventsTable, RateLimit, SystemEventRetention, TokensTable};
-use shared::domain::agent::{Agent, AgentId, Health};
+use shared::domain::agent::{Agent, AgentId};
+use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::event::Actor;
+use shared::domain::heartbeat::Health;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::{Call, Caller, Claim};
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::credentials::{self, CredentialProblem};
@@ -71,7 +72,7 @@ async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
     let health = Health::parse(&status)
         .ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
-    let call = Call::Heartbeat(Claim::Report(health));
+    let call = Call::Heartbeat(HealthReport::Report(health));
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
     Ok(envelope::data(&HeartbeatData::of(&agent))?.counted(quota))
 }
@@ -81,8 +82,8 @@ async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, Api
     let Credential::Agent(key) = credentials::credential(request.headers())? else {
         return Err(CredentialProblem::WrongKind.into());
     };
-    let claim = known_key_first(app, &key, lenient_claim(request.body()), now).await?;
-    renew(app, &Caller::Key(key), claim, now).await
+    let report = known_key_first(app, &key, lenient_report(request.body()), now).await?;
+    renew(app, &Caller::Key(key), report, now).await
 }
 
 /// By the path's id: for the agent itself and for operators.
@@ -90,20 +91,20 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
     let body = fields::json(request)?;
     let credential = credentials::credential(request.headers())?;
     let meant = fields::agent_id(request);
-    let claim = body.object().and_then(|body| fields::claim(&body));
+    let report = body.object().and_then(|body| fields::report(&body));
     match credential {
         Credential::Agent(key) => {
             if meant.as_ref() != Ok(&AgentId::of_key(&key)) {
                 let agent = app.agent_of_key(&key, now).await?;
                 app.only_itself(&agent, meant?, now).await?;
             }
-            let claim = known_key_first(app, &key, claim, now).await?;
-            renew(app, &Caller::Key(key), claim, now).await
+            let report = known_key_first(app, &key, report, now).await?;
+            renew(app, &Caller::Key(key), report, now).await
         }
         Credential::Token(token) if token.kind() == TokenKind::Operator => {
             let operator = app.operator_row(&token, now).await?;
             let actor = Actor::Operator(operator.token_id);
-            renew(app, &Caller::Operator { agent_id: meant?, actor }, claim?, now).await
+            renew(app, &Caller::Operator { agent_id: meant?, actor }, report?, now).await
         }
         Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
     }
@@ -113,11 +114,11 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
 async fn known_key_first(
     app: &App,
     key: &ApiKey,
-    claim: Result<Claim, Invalid>,
+    report: Result<HealthReport, Invalid>,
     now: Timestamp,
-) -> Result<Claim, ApiError> {
-    match claim {
-        Ok(claim) => Ok(claim),
+) -> Result<HealthReport, ApiError> {
+    match report {
+        Ok(report) => Ok(report),
         Err(invalid) => {
             app.agent_of_key(key, now).await?;
             Err(invalid.into())
@@ -125,15 +126,15 @@ async fn known_key_first(
     }
 }
 
-async fn renew(app: &App, caller: &Caller, claim: Claim, now: Timestamp) -> Result<Answer, ApiError> {
-    let (agent, quota) = app.check_in(caller, Call::Heartbeat(claim), now).await?;
+async fn renew(app: &App, caller: &Caller, report: HealthReport, now: Timestamp) -> Result<Answer, ApiError> {
+    let (agent, quota) = app.check_in(caller, Call::Heartbeat(report), now).await?;
     Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
 }
 
 /// What a body says that may be anything: only an object's string `status` counts.
-fn lenient_claim(body: &[u8]) -> Result<Claim, Invalid> {
+fn lenient_report(body: &[u8]) -> Result<HealthReport, Invalid> {
     match Object::parse(body) {
-        Ok(body) if matches!(body.string("status"), Ok(Some(_))) => fields::claim(&body),
-        _ => Ok(Claim::Keep),
+        Ok(body) if matches!(body.string("status"), Ok(Some(_))) => fields::report(&body),
+        _ => Ok(HealthReport::Keep),
     }
 }

@@ -3,10 +3,11 @@
 use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Setting::{AgentsTable, TokensTable};
+use shared::domain::agent::AgentFilter;
 use shared::domain::agent::{Agent, AgentState};
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::{AgentFilter, is_cursor};
+use shared::store::is_cursor;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};

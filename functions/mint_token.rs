@@ -4,13 +4,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::event::Actor;
-use shared::domain::token::TokenRequest;
 use shared::runtime::app::App;
 use shared::runtime::function::{Job, JobError, work};
 use shared::time::Timestamp;
 use shared::wire::error::Invalid;
 use shared::wire::json::Object;
 use shared::wire::mission_control::Minted;
+use shared::wire::token_request::token_request;
 use tokio::time::Instant;
 
 /// The function and what it reads.
@@ -30,7 +30,7 @@ pub async fn run(
     now: Timestamp,
     _deadline: Instant,
 ) -> Result<Value, JobError> {
-    let request = TokenRequest::parse(&Object::of(&input)?)?;
+    let request = token_request(&Object::of(&input)?)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
     Ok(serde_json::to_value(Minted::of(&minted))?)

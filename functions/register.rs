@@ -10,10 +10,10 @@ use shared::config::Setting::{
 use shared::domain::agent::{AgentId, AgentName, AgentState};
 use shared::domain::credential::Token;
 use shared::domain::event::Actor;
+use shared::domain::registration::NewAgent;
 use shared::domain::token::TOKEN_USED_UP;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::NewAgent;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::credentials::{self, CredentialProblem};

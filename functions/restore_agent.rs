@@ -1,7 +1,7 @@
 //! `POST /api/v1/agents/{agent_id}/restore`: an operator takes a revoked agent back.
 
+use shared::domain::change::StateChange;
 use shared::runtime::function::Endpoint;
-use shared::store::Transition as StateChange;
 
 use crate::state_change;
 

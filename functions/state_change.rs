@@ -2,9 +2,9 @@
 
 use lambda_http::Request;
 use shared::config::Setting::{self, AgentsTable, EventsTable, SystemEventRetention, TokensTable};
+use shared::domain::change::StateChange;
 use shared::runtime::app::App;
 use shared::runtime::callers::into_result;
-use shared::store::Transition as StateChange;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, Invalid};
@@ -44,6 +44,6 @@ pub async fn handle(
     let operator = app.operator(request.headers(), now).await?;
     let agent_id = fields::agent_id(&request)?;
     let reason = reason(body)?;
-    let changed = app.store.transition(agent_id, change, reason.as_deref(), operator, now).await?;
+    let changed = app.store.change_state(agent_id, change, reason.as_deref(), operator, now).await?;
     Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, app.gateway_id(), now))?)
 }

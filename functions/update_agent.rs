@@ -2,10 +2,10 @@
 
 use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
+use shared::domain::change::Patch;
 use shared::runtime::app::App;
 use shared::runtime::callers::into_result;
 use shared::runtime::function::Endpoint;
-use shared::store::Patch;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind};

@@ -10,9 +10,9 @@ use shared::config::Setting::{
 use shared::domain::agent::{AgentId, AgentState};
 use shared::domain::credential::ApiKey;
 use shared::domain::event::Actor;
+use shared::domain::registration::Verification;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::store::Verification;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::credentials::{self, CredentialProblem};

@@ -24,7 +24,9 @@ mod mission_control {
 
 mod system {
     mod faults;
+    mod generated_input;
     mod policies;
+    mod rooms;
     mod routes;
     mod streams;
     mod sweep;

@@ -31,44 +31,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::agents::{Creation, NewAgent, NewEnrolled, Verification};
-pub(crate) use self::changes::config_json;
-pub use self::changes::{Changed, Patch, Transition};
-pub use self::check_in::{Call, Caller, CheckIn, Claim};
 pub use self::endpoint::{Endpoint, Timeouts, endpoint_url};
-pub use self::events::EventPage;
-#[cfg(test)]
-pub(crate) use self::listing::listing_attributes;
-pub use self::listing::{AgentFilter, Page, is_cursor};
+pub use self::listing::{Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};
 
 use crate::config::{Config, Given, Tables};
 use crate::domain::credential::KeyDigest;
 use crate::domain::event::{Actor, Event, EventIds, expiry};
+use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
 /// A row as DynamoDB gives it.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// Why the store could not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Lost every race that it tried; nothing was changed.
-    #[error("lost the race {RACES} times")]
-    Contended,
-    /// DynamoDB is throttled or does not answer. Whether the write happened is unknown.
-    #[error("DynamoDB is unavailable: {0}")]
-    Unavailable(String),
-    /// DynamoDB refused what no caller can cause: a missing table, a right that is not there, a broken row.
-    #[error("DynamoDB refused: {0}")]
-    Broken(String),
-}
-
 /// How long a cold start waits for its connection. A database that is away is the first request's to report.
 const CONNECTING_TIME: Duration = Duration::from_secs(1);
 
-/// How often a change starts again after it lost a race, before the caller is asked to come back.
-pub const RACES: u32 = 3;
+/// How often a change starts again after it lost its first race, before the caller is asked to come back.
+pub(crate) const RACES: u32 = 3;
 
 /// The longest pause before a change starts again. Each one takes a random part of it.
 const RACE_JITTER: Duration = Duration::from_millis(50);

@@ -11,3 +11,4 @@ pub mod json;
 pub mod mission_control;
 pub mod route;
 pub mod source_address;
+pub mod token_request;

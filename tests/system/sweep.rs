@@ -7,8 +7,9 @@ use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use shared::domain::agent::{Agent, AgentName, AgentState, HeartbeatConfig};
+use shared::domain::agent::{Agent, AgentName, AgentState};
 use shared::domain::credential::ApiKey;
+use shared::domain::heartbeat::HeartbeatConfig;
 use shared::time::Timestamp;
 use tokio::time::Instant;
 

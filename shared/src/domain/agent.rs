@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::credential::{ApiKey, KeyDigest, KeyId, row_id};
+use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
+use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::time::Timestamp;
 
 /// How far a lease may be past before the sweep announces it: a beat on the wire is not a death.
@@ -15,7 +16,7 @@ pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 /// How long an agent may take from its verification to its first beat, at least.
 pub const FIRST_BEAT_GRACE: Duration = Duration::from_mins(5);
 
-/// The id of an agent: a `UUIDv8` of the key id, so that a request's key addresses its row directly.
+/// The id of an agent: a `UUIDv5` of the key id, so that a request's key addresses its row directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AgentId(Uuid);
@@ -24,7 +25,7 @@ impl AgentId {
     /// The agent whose API keys have this key id.
     #[must_use]
     pub fn of_key_id(key_id: KeyId) -> Self {
-        Self(row_id("agent", key_id))
+        Self(row_id(&AGENTS, key_id))
     }
 
     /// The agent whose API key this is, if it is anybody's.
@@ -66,6 +67,8 @@ impl AgentName {
             Err("must have at most 200 bytes")
         } else if name.chars().any(char::is_control) {
             Err("must not contain control characters")
+        } else if name.chars().all(is_invisible) {
+            Err("must contain something that can be seen")
         } else {
             Ok(Self(name.to_owned()))
         }
@@ -76,6 +79,16 @@ impl AgentName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a character leaves nothing on a screen: white space, and what Unicode calls default ignorable.
+fn is_invisible(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Who may act. Only verify and operators change it.
@@ -105,129 +118,6 @@ impl AgentState {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Pending, Self::Active, Self::Revoked].into_iter().find(|state| state.as_str() == text)
-    }
-}
-
-/// What an agent says of itself. Liveness is what the clock says; the two are never mixed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    /// All is well.
-    Healthy,
-    /// Working, with less than usual.
-    Degraded,
-    /// Alive, and failing.
-    Error,
-    /// Going away on purpose.
-    Offline,
-}
-
-impl Health {
-    /// Every value, in the order in which messages list them.
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Error, Self::Offline];
-
-    /// The word that rows and the wire use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Error => "error",
-            Self::Offline => "offline",
-        }
-    }
-
-    /// Reads the wire's word; `None` for any other.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|health| health.as_str() == text)
-    }
-}
-
-/// How often an agent promises to beat, and how long it may be silent. Enforced per agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeartbeatConfig {
-    interval: Duration,
-    tolerance: Duration,
-}
-
-impl Default for HeartbeatConfig {
-    /// Every 60 s, silent for at most 120 s.
-    fn default() -> Self {
-        Self { interval: Duration::from_mins(1), tolerance: Duration::from_mins(2) }
-    }
-}
-
-/// What is wrong with a heartbeat configuration, and with which half of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadHeartbeatConfig {
-    /// The interval is not 1 to 86,400 seconds.
-    Interval,
-    /// The tolerance is not between twice the interval and 7 days.
-    Tolerance,
-}
-
-impl BadHeartbeatConfig {
-    /// The rule that was broken, in words.
-    #[must_use]
-    pub const fn rule(self) -> &'static str {
-        match self {
-            Self::Interval => "must be 1 to 86400 seconds",
-            Self::Tolerance => "must be at least twice the interval and at most 604800 seconds",
-        }
-    }
-}
-
-impl HeartbeatConfig {
-    const LONGEST_INTERVAL: u64 = 24 * 60 * 60;
-    const LONGEST_TOLERANCE: u64 = 7 * 24 * 60 * 60;
-
-    /// Checks a configuration in seconds. With one half given the other follows: tolerance = max(120, 2 ×
-    /// interval), interval = min(60, tolerance / 2).
-    ///
-    /// # Errors
-    /// Which half breaks its rule.
-    pub fn from_seconds(interval: Option<u64>, tolerance: Option<u64>) -> Result<Self, BadHeartbeatConfig> {
-        let (interval, tolerance) = match (interval, tolerance) {
-            (None, None) => return Ok(Self::default()),
-            (Some(interval), None) => (interval, interval.saturating_mul(2).max(120)),
-            (None, Some(tolerance)) => (60.min(tolerance / 2), tolerance),
-            (Some(interval), Some(tolerance)) => (interval, tolerance),
-        };
-        if interval == 0 && tolerance < 2 {
-            return Err(BadHeartbeatConfig::Tolerance);
-        }
-        if !(1..=Self::LONGEST_INTERVAL).contains(&interval) {
-            return Err(BadHeartbeatConfig::Interval);
-        }
-        if !(2 * interval..=Self::LONGEST_TOLERANCE).contains(&tolerance) {
-            return Err(BadHeartbeatConfig::Tolerance);
-        }
-        Ok(Self { interval: Duration::from_secs(interval), tolerance: Duration::from_secs(tolerance) })
-    }
-
-    /// The interval in whole seconds, as the wire shows it.
-    #[must_use]
-    pub const fn interval_seconds(self) -> u64 {
-        self.interval.as_secs()
-    }
-
-    /// The tolerance in whole seconds, as the wire shows it.
-    #[must_use]
-    pub const fn tolerance_seconds(self) -> u64 {
-        self.tolerance.as_secs()
-    }
-
-    /// How often the agent beats.
-    #[must_use]
-    pub const fn interval(self) -> Duration {
-        self.interval
-    }
-
-    /// How long a lease lasts after a beat.
-    #[must_use]
-    pub const fn tolerance(self) -> Duration {
-        self.tolerance
     }
 }
 
@@ -354,10 +244,10 @@ impl Agent {
     /// How often the agent beats, and how long it may be silent.
     #[must_use]
     pub const fn heartbeat(&self) -> HeartbeatConfig {
-        HeartbeatConfig {
-            interval: Duration::from_millis(self.interval_ms),
-            tolerance: Duration::from_millis(self.tolerance_ms),
-        }
+        HeartbeatConfig::of_row(
+            Duration::from_millis(self.interval_ms),
+            Duration::from_millis(self.tolerance_ms),
+        )
     }
 
     /// How long a lease lasts.
@@ -380,6 +270,32 @@ impl Agent {
             (Some(_), Some(health)) => health.as_str(),
             (Some(_), None) => "online",
         }
+    }
+}
+
+/// Which agents a list holds.
+#[derive(Clone, Debug, Default)]
+pub struct AgentFilter {
+    /// Only those of this board.
+    pub board_id: Option<Uuid>,
+    /// Only those with this status, as Mission Control shows it.
+    pub status: Option<String>,
+    /// Only those in this state: the status does not tell who waits for approval or is revoked.
+    pub state: Option<AgentState>,
+}
+
+impl AgentFilter {
+    /// Whether the index alone cannot tell.
+    #[must_use]
+    pub const fn needs_rows(&self) -> bool {
+        self.status.is_some() || self.state.is_some()
+    }
+
+    /// Whether the list holds this agent, as far as its row tells.
+    #[must_use]
+    pub fn admits(&self, agent: &Agent, now: Timestamp) -> bool {
+        self.status.as_deref().is_none_or(|status| agent.status(now) == status)
+            && self.state.is_none_or(|state| agent.agent_state == state)
     }
 }
 
@@ -450,42 +366,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use aws_sdk_dynamodb::types::AttributeValue;
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::domain::rate_limit::SLOTS;
-    use crate::store::listing_attributes;
-
-    fn config(interval: Option<u64>, tolerance: Option<u64>) -> Result<(u64, u64), BadHeartbeatConfig> {
-        HeartbeatConfig::from_seconds(interval, tolerance)
-            .map(|config| (config.interval().as_secs(), config.tolerance().as_secs()))
-    }
-
-    #[test]
-    fn one_half_of_the_heartbeat_config_gives_the_other() {
-        assert_eq!(config(None, None), Ok((60, 120)));
-        assert_eq!(config(Some(15), None), Ok((15, 120)));
-        assert_eq!(config(Some(600), None), Ok((600, 1200)));
-        assert_eq!(config(None, Some(30)), Ok((15, 30)));
-        assert_eq!(config(None, Some(3600)), Ok((60, 3600)));
-        assert_eq!(config(None, Some(604_800)), Ok((60, 604_800)));
-        assert_eq!(config(Some(86_400), None), Ok((86_400, 172_800)));
-    }
-
-    #[test]
-    fn a_heartbeat_config_out_of_its_bounds_is_refused() {
-        use BadHeartbeatConfig::{Interval, Tolerance};
-        assert_eq!(config(Some(0), None), Err(Interval));
-        assert_eq!(config(Some(86_401), None), Err(Interval));
-        assert_eq!(config(Some(u64::MAX), None), Err(Interval));
-        assert_eq!(config(Some(60), Some(119)), Err(Tolerance));
-        assert_eq!(config(Some(60), Some(604_801)), Err(Tolerance));
-        assert_eq!(config(None, Some(1)), Err(Tolerance));
-        assert_eq!(config(None, Some(0)), Err(Tolerance));
-    }
 
     #[test]
     fn names_are_trimmed_and_bounded_in_characters_and_bytes() {
@@ -496,6 +377,15 @@ mod tests {
         assert!(AgentName::parse(&"漢".repeat(67)).is_err());
         assert!(AgentName::parse(" \t\n").is_err());
         assert!(AgentName::parse("a\u{0}b").is_err());
+    }
+
+    #[test]
+    fn a_name_has_something_that_can_be_seen() {
+        for invisible in ["\u{200b}", "\u{feff}\u{200d}", "\u{2800}", "\u{e0041}", "\u{3164}"] {
+            assert!(AgentName::parse(invisible).is_err(), "{invisible:?}");
+        }
+        assert!(AgentName::parse("a\u{200b}").is_ok());
+        assert!(AgentName::parse("👩\u{200d}🔬").is_ok());
     }
 
     fn active(verified: i64, lease: Option<i64>) -> Lease {
@@ -535,82 +425,5 @@ mod tests {
         agent.offline_since = None;
         agent.agent_state = AgentState::Revoked;
         assert_eq!(agent.overdue(Timestamp::from_millis(i64::MAX)), None);
-    }
-
-    /// The size of an item by DynamoDB's rules: names count, and of values text in bytes, and numbers two
-    /// digits to the byte and one byte more.
-    fn size(item: &HashMap<String, AttributeValue>) -> usize {
-        let value_size = |value: &AttributeValue| match value {
-            AttributeValue::S(text) => text.len(),
-            AttributeValue::B(bytes) => bytes.as_ref().len(),
-            AttributeValue::N(number) => number.len().div_ceil(2) + 1,
-            other => panic!("an agent's row has no {other:?}"),
-        };
-        item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
-    }
-
-    fn any_moment() -> impl Strategy<Value = Timestamp> {
-        (0..=i64::MAX).prop_map(Timestamp::from_millis)
-    }
-
-    fn any_heartbeat_config() -> impl Strategy<Value = HeartbeatConfig> {
-        (1..=HeartbeatConfig::LONGEST_INTERVAL).prop_flat_map(|interval| {
-            (2 * interval..=HeartbeatConfig::LONGEST_TOLERANCE).prop_map(move |tolerance| {
-                HeartbeatConfig::from_seconds(Some(interval), Some(tolerance)).unwrap()
-            })
-        })
-    }
-
-    /// Texts that are names, many of them at the limits of characters and bytes.
-    fn any_name() -> impl Strategy<Value = AgentName> {
-        let text = prop_oneof!["\\PC{1,100}", "[a-z]{100}", "[é-ü]{100}", "[一-龥]{66}", "[😀-🙏]{50}"];
-        text.prop_filter_map("no name", |text| AgentName::parse(&text).ok())
-    }
-
-    prop_compose! {
-        /// A row with every optional attribute and the counters of one slot, which is as large as rows get.
-        fn any_full_row()(
-            name in any_name(),
-            heartbeat in any_heartbeat_config(),
-            moments in prop::array::uniform8(any_moment()),
-            limit in any::<u32>(),
-            requests_total in any::<u64>(),
-            counts in any::<(u32, u32)>(),
-            slot in 0..SLOTS,
-        ) -> HashMap<String, AttributeValue> {
-            let key = ApiKey::generate();
-            let [created, verified, updated, seen, lease, offline, previous, expires] = moments;
-            let agent = Agent {
-                revoked_from: Some(AgentState::Pending),
-                agent_state: AgentState::Revoked,
-                previous_key_digest: Some(ApiKey::generate().digest()),
-                previous_key_expires_at: Some(previous),
-                rate_limit_per_minute: Some(limit),
-                health: Some(Health::Degraded),
-                last_seen_at: Some(seen),
-                lease_expires_at: Some(lease),
-                offline_since: Some(offline),
-                requests_total,
-                enrollment_namespace: Some(Uuid::max().to_string()),
-                verified_at: Some(verified),
-                updated_at: updated,
-                expires_at: Some(expires.as_seconds()),
-                ..Agent::pending(&key, name, Some(Uuid::max()), heartbeat, created, Duration::ZERO)
-            };
-            let mut item: HashMap<_, _> = serde_dynamo::aws_sdk_dynamodb_1::to_item(&agent).unwrap();
-            assert_eq!(item.len(), 22, "every attribute is there: {item:?}");
-            item.extend(listing_attributes(&agent));
-            item.insert(format!("b{slot}"), AttributeValue::N(counts.0.to_string()));
-            item.insert(format!("c{slot}"), AttributeValue::N(counts.1.to_string()));
-            item
-        }
-    }
-
-    proptest! {
-        /// Above 1 KB every heartbeat costs twice as much.
-        #[test]
-        fn a_row_that_validation_can_produce_is_under_1000_bytes(row in any_full_row()) {
-            prop_assert!(size(&row) < 1_000, "{} bytes: {row:?}", size(&row));
-        }
     }
 }

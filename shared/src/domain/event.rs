@@ -138,6 +138,15 @@ pub struct Event {
     pub expires_at: i64,
 }
 
+/// A page of an agent's events, newest first.
+#[derive(Debug)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The event after which the next page begins; `None` at the end.
+    pub next: Option<Uuid>,
+}
+
 /// What an agent posts: a name, JSON, and perhaps an id of its own that makes the posting idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {
@@ -216,19 +225,19 @@ fn consists_of_id_characters(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
 }
 
-/// Whether an event can have this name: 1 to 100 of letters, digits, `.`, `_`, `:`, `-`.
+/// Whether an event can have this name: 1 to 100 characters, none of them a control character.
 #[must_use]
 pub fn is_type(text: &str) -> bool {
-    (1..=100).contains(&text.len()) && consists_of_id_characters(text)
+    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// Checks the name of a posted event: 1 to 100 of letters, digits, `.`, `_`, `:`, `-`, not the system's own.
+/// Checks the name of a posted event: 1 to 100 characters, none of them a control character, not the system's own.
 ///
 /// # Errors
 /// Says in words what is wrong with it.
 pub fn check_type(text: &str) -> Result<(), &'static str> {
     if !is_type(text) {
-        Err("must be 1 to 100 of letters, digits, '.', '_', ':' and '-'")
+        Err("must be 1 to 100 characters without control characters")
     } else if text.starts_with("agent.") || text.starts_with("token.") {
         Err("must not begin with 'agent.' or 'token.', which are the system's own")
     } else {
@@ -254,10 +263,20 @@ mod tests {
 
     #[test]
     fn event_names_are_bounded_and_never_the_systems_own() {
-        for name in ["tool_call", "a", "a.b:c-d_1", &"x".repeat(100), "agents.x", "agent"] {
+        for name in [
+            "tool_call",
+            "a",
+            "a.b:c-d_1",
+            &"x".repeat(100),
+            "agents.x",
+            "agent",
+            "tool use",
+            "tool/use",
+            "ツール",
+        ] {
             assert_eq!(check_type(name), Ok(()), "{name}");
         }
-        for name in ["", "a b", "é", "agent.offline", "token.created", "a/b", &"x".repeat(101)] {
+        for name in ["", "a\u{0}b", "a\nb", "agent.offline", "token.created", &"é".repeat(101)] {
             assert!(check_type(name).is_err(), "{name}");
         }
     }

@@ -8,8 +8,6 @@ use uuid::Uuid;
 use crate::domain::agent::AgentId;
 use crate::domain::credential::{KeyDigest, Token, TokenKind};
 use crate::time::Timestamp;
-use crate::wire::error::{ErrorKind, Invalid};
-use crate::wire::json::Object;
 
 /// Said of a one-off token that has let in its agent.
 pub const TOKEN_USED_UP: &str = "the enrollment token is used up";
@@ -64,12 +62,10 @@ impl TokenRow {
     /// Whether the token is good for this board; without one, for its own.
     ///
     /// # Errors
-    /// It is for another board.
-    pub fn admit(&self, board_id: Option<Uuid>) -> Result<(), ErrorKind> {
+    /// It is for another board, in words.
+    pub fn admit(&self, board_id: Option<Uuid>) -> Result<(), &'static str> {
         match (self.board_id, board_id) {
-            (Some(own), Some(asked)) if own != asked => {
-                Err(ErrorKind::Forbidden("the enrollment token is for another board"))
-            }
+            (Some(own), Some(asked)) if own != asked => Err("the enrollment token is for another board"),
             _ => Ok(()),
         }
     }
@@ -114,7 +110,8 @@ pub struct TokenRequest {
 
 impl TokenRequest {
     const DAY: u64 = 24 * 60 * 60;
-    const LONGEST_LIFETIME: u64 = 3650 * Self::DAY;
+    /// The longest lifetime, in seconds: ten years.
+    pub const LONGEST_LIFETIME: u64 = 3650 * Self::DAY;
 
     /// An operator's token with the default lifetime.
     #[must_use]
@@ -130,63 +127,13 @@ impl TokenRequest {
         }
     }
 
-    const fn default_lifetime(kind: TokenKind) -> Duration {
+    /// The lifetime of a token that asks for none: 90 days for an operator's, 30 for an enrollment token.
+    #[must_use]
+    pub const fn default_lifetime(kind: TokenKind) -> Duration {
         match kind {
             TokenKind::Operator => Duration::from_secs(90 * Self::DAY),
             TokenKind::Enrollment => Duration::from_secs(30 * Self::DAY),
         }
-    }
-
-    /// Reads and checks a request.
-    ///
-    /// # Errors
-    /// Names the field that breaks its rule.
-    pub fn parse(body: &Object<'_>) -> Result<Self, Invalid> {
-        let kind = match body.string("kind")?.as_deref() {
-            Some("operator") => TokenKind::Operator,
-            Some("enrollment") => TokenKind::Enrollment,
-            _ => return Err(body.invalid("kind", "must be 'operator' or 'enrollment'")),
-        };
-        let label = body.string("label")?;
-        if label
-            .as_deref()
-            .is_some_and(|label| label.chars().count() > 100 || label.chars().any(char::is_control))
-        {
-            return Err(
-                body.invalid("label", "must have at most 100 characters, none of them control characters")
-            );
-        }
-        let lifetime = match body.whole_number("expires_in_seconds")? {
-            None => Self::default_lifetime(kind),
-            Some(seconds) if (1..=Self::LONGEST_LIFETIME).contains(&seconds) => Duration::from_secs(seconds),
-            Some(_) => return Err(body.invalid("expires_in_seconds", "must be 1 to 315360000 seconds")),
-        };
-        let board_id = body.uuid("board_id")?;
-        let all_boards = body.boolean("all_boards")?.unwrap_or(false);
-        match kind {
-            TokenKind::Enrollment if board_id.is_some() == all_boards => {
-                return Err(
-                    body.invalid("board_id", "an enrollment token needs either board_id or all_boards: true")
-                );
-            }
-            TokenKind::Operator if board_id.is_some() => {
-                return Err(body.invalid("board_id", "an operator token is not bound to a board"));
-            }
-            _ => {}
-        }
-        let succeeds = body.uuid("succeeds")?;
-        if succeeds.is_some() && kind == TokenKind::Operator {
-            return Err(body.invalid("succeeds", "only an enrollment token succeeds another"));
-        }
-        Ok(Self {
-            kind,
-            label,
-            lifetime,
-            board_id,
-            reusable: body.boolean("reusable")?.unwrap_or(true),
-            pre_approved: body.boolean("approved")?.unwrap_or(true),
-            succeeds,
-        })
     }
 
     /// The row of `token`, minted now as this request asks. `namespace` is that of the token it succeeds.
@@ -219,48 +166,4 @@ pub struct MintedToken {
     pub token: Token,
     /// Its row.
     pub row: TokenRow,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(body: &str) -> Result<TokenRequest, String> {
-        let object = Object::parse(body.as_bytes()).unwrap();
-        TokenRequest::parse(&object).map_err(|invalid| invalid.to_string())
-    }
-
-    #[test]
-    fn a_request_names_the_field_that_breaks_its_rule() {
-        for (body, field) in [
-            ("{}", "kind"),
-            (r#"{"kind": "root"}"#, "kind"),
-            (r#"{"kind": "enrollment"}"#, "board_id"),
-            (r#"{"kind": "enrollment", "board_id": "x"}"#, "board_id"),
-            (r#"{"kind": "operator", "expires_in_seconds": 0}"#, "expires_in_seconds"),
-            (r#"{"kind": "operator", "label": 7}"#, "label"),
-            (r#"{"kind": "enrollment", "all_boards": "yes"}"#, "all_boards"),
-        ] {
-            let error = parse(body).unwrap_err();
-            assert!(error.starts_with(&format!("{field}: ")), "{body}: {error}");
-        }
-    }
-
-    #[test]
-    fn tokens_last_30_or_90_days_unless_asked_otherwise() {
-        let enrollment = parse(r#"{"kind": "enrollment", "all_boards": true}"#).unwrap();
-        assert_eq!(enrollment.lifetime, Duration::from_hours(30 * 24));
-        assert_eq!(parse(r#"{"kind": "operator"}"#).unwrap().lifetime, Duration::from_hours(90 * 24));
-    }
-
-    #[test]
-    fn dynamodb_removes_operator_tokens_only() {
-        let now = Timestamp::from_millis(0);
-        let mint = |body: &str| {
-            let request = parse(body).unwrap();
-            request.row(&Token::generate(request.kind), None, now).expires_at
-        };
-        assert_eq!(mint(r#"{"kind": "operator", "expires_in_seconds": 60}"#), Some(60));
-        assert_eq!(mint(r#"{"kind": "enrollment", "all_boards": true}"#), None);
-    }
 }

@@ -7,11 +7,12 @@ use uuid::Uuid;
 use super::app::App;
 use super::refusal_cache::CachedRefusal;
 use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::change::Changed;
+use crate::domain::check_in::{Call, Caller, CheckIn};
 use crate::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use crate::domain::event::Actor;
 use crate::domain::rate_limit::Quota;
 use crate::domain::token::TokenRow;
-use crate::store::{Call, Caller, Changed, CheckIn};
 use crate::time::Timestamp;
 use crate::wire::credentials::{self, CredentialProblem};
 use crate::wire::error::{ApiError, ErrorKind, Invalid};
@@ -178,7 +179,7 @@ impl App {
         now: Timestamp,
     ) -> Result<TokenRow, ApiError> {
         let row = self.current_token(token).await?;
-        row.admit(board_id)?;
+        row.admit(board_id).map_err(ErrorKind::Forbidden)?;
         match row.bars_creation(None, now) {
             Some(why) => Err(ErrorKind::Unauthorized(why).into()),
             None => Ok(row),

@@ -101,7 +101,7 @@ pub enum JobError {
     Invalid(#[from] Invalid),
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] crate::domain::failure::StoreError),
     /// What was done does not encode.
     #[error(transparent)]
     Encoding(#[from] serde_json::Error),

@@ -8,7 +8,7 @@ use super::app::App;
 use crate::domain::agent::{Agent, AgentId};
 use crate::domain::credential::ApiKey;
 use crate::domain::rate_limit::{Policy, Quota};
-use crate::store::Verification;
+use crate::domain::registration::Verification;
 use crate::time::Timestamp;
 use crate::wire::error::ApiError;
 use crate::wire::source_address::source_address;

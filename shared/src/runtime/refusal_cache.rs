@@ -7,9 +7,9 @@ use std::time::Duration;
 use lru::LruCache;
 
 use crate::domain::agent::AgentId;
+use crate::domain::check_in::Caller;
 use crate::domain::credential::ApiKey;
 use crate::domain::rate_limit::{Policy, Quota};
-use crate::store::Caller;
 use crate::time::Timestamp;
 
 /// How many refusals are remembered; the least recently met are forgotten first.

@@ -2,95 +2,21 @@
 
 use aws_sdk_dynamodb::types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 use serde_json::json;
-use uuid::Uuid;
 
-use super::check_in::KEY_IS_VALID;
+use super::check_in::{KEY_IS_VALID, counter};
 use super::listing::listing_attributes;
-use super::{Call, Claim, Item, RACES, Store, StoreError, Transaction, config_json};
+use super::{Item, RACES, Store, Transaction, changes::config_json};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
-use crate::domain::agent::{Agent, AgentId, AgentName, AgentState, HeartbeatConfig};
-use crate::domain::credential::{ApiKey, KeyId};
+use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::check_in::{Call, HealthReport};
+use crate::domain::credential::ApiKey;
 use crate::domain::event::{Actor, Event, kind};
+use crate::domain::failure::StoreError;
+use crate::domain::heartbeat::HeartbeatConfig;
 use crate::domain::rate_limit::Window;
+use crate::domain::registration::{Creation, NewAgent, NewEnrolled, Verification};
 use crate::domain::token::TokenRow;
 use crate::time::Timestamp;
-
-/// What a caller says of the agent that it registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewAgent {
-    /// Display name.
-    pub name: AgentName,
-    /// The group it belongs to.
-    pub board_id: Option<Uuid>,
-    /// How often it beats.
-    pub heartbeat: HeartbeatConfig,
-}
-
-/// An agent that is created by its first heartbeat.
-#[derive(Clone, Debug)]
-pub struct NewEnrolled<'a> {
-    /// Whose names these are.
-    pub namespace: &'a str,
-    /// Display name.
-    pub name: AgentName,
-    /// The group it belongs to.
-    pub board_id: Option<Uuid>,
-    /// Whether it is active at once. Else its creation is no beat.
-    pub approved: bool,
-    /// What the first beat says.
-    pub claim: Claim,
-    /// Whoever holds the credential.
-    pub actor: Actor,
-    /// The one-off token that this uses up.
-    pub one_off: Option<&'a TokenRow>,
-}
-
-impl NewEnrolled<'_> {
-    /// The key id of the name: the same (namespace, board, name) is always the same agent.
-    #[must_use]
-    pub fn key_id(namespace: &str, board_id: Option<Uuid>, name: &AgentName) -> KeyId {
-        let board = board_id.map(|board_id| board_id.to_string()).unwrap_or_default();
-        KeyId::of_name(namespace, &board, name.as_str())
-    }
-}
-
-/// The outcome of a creation by a first heartbeat.
-#[derive(Debug)]
-pub enum Creation {
-    /// A new agent. The one moment at which its key can be shown.
-    Created(Box<Agent>, ApiKey),
-    /// Its row is there already.
-    Exists,
-    /// The one-off token has let in another agent.
-    TokenUsedUp,
-}
-
-/// The outcome of a verification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verification {
-    /// The agent is active: from now on, or before already.
-    Active(AgentId),
-    /// No agent has this key.
-    UnknownKey,
-    /// The agent is known, and this call does not make it active.
-    Inactive(AgentState),
-}
-
-impl Verification {
-    /// What a row says to a verification that changes nothing.
-    #[must_use]
-    pub fn of(agent: Option<&Agent>, key: &ApiKey, now: Timestamp) -> Self {
-        match agent {
-            Some(agent) if agent.accepts(&key.digest(), now) && !agent.is_expired(now) => {
-                match agent.agent_state {
-                    AgentState::Active => Self::Active(agent.agent_id),
-                    state => Self::Inactive(state),
-                }
-            }
-            _ => Self::UnknownKey,
-        }
-    }
-}
 
 /// Pending, and not over its time to live.
 const IS_WAITING: &str = "\
@@ -166,12 +92,13 @@ impl Store {
         let (name, retention) = (new.name.clone(), *self.pending_retention.get());
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
         let pending = Agent { enrollment_namespace: Some(new.namespace.to_owned()), ..pending };
-        let call = Call::Heartbeat(new.claim);
-        let agent = if new.approved { first_beat(pending.activated(now), new.claim, now) } else { pending };
+        let call = Call::Heartbeat(new.report);
+        let agent =
+            if new.approved { first_heartbeat(pending.activated(now), new.report, now) } else { pending };
         let mut row = to_item(&agent)?;
         let mut events = vec![self.registration_of(&agent, new.actor, now)];
         if new.approved {
-            row.insert(call.counter(Window::at(now).slot()), number(1));
+            row.insert(counter(call, Window::at(now).slot()), number(1));
         }
         if agent.offline_since.is_some() {
             let payload = json!({ "reason": "reported", "last_seen_at": now.to_string() });
@@ -301,18 +228,112 @@ impl Store {
     }
 }
 
-/// A new agent whose creation is its first beat.
-fn first_beat(agent: Agent, claim: Claim, now: Timestamp) -> Agent {
-    let health = match claim {
-        Claim::Report(health) => Some(health),
-        Claim::Keep | Claim::Withdraw => None,
+/// A new agent whose creation is its first heartbeat.
+fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp) -> Agent {
+    let health = match report {
+        HealthReport::Report(health) => Some(health),
+        HealthReport::Keep | HealthReport::Withdraw => None,
     };
     Agent {
         health,
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
-        offline_since: Call::Heartbeat(claim).says_offline().then_some(now),
+        offline_since: Call::Heartbeat(report).says_offline().then_some(now),
         requests_total: 1,
         ..agent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use aws_sdk_dynamodb::types::AttributeValue;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::agent::AgentName;
+    use crate::domain::heartbeat::Health;
+    use crate::domain::rate_limit::SLOTS;
+
+    /// The size of an item by DynamoDB's rules: names count, and of values text in bytes, and numbers two
+    /// digits to the byte and one byte more.
+    fn size(item: &HashMap<String, AttributeValue>) -> usize {
+        let value_size = |value: &AttributeValue| match value {
+            AttributeValue::S(text) => text.len(),
+            AttributeValue::B(bytes) => bytes.as_ref().len(),
+            AttributeValue::N(number) => number.len().div_ceil(2) + 1,
+            other => panic!("an agent's row has no {other:?}"),
+        };
+        item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+    }
+
+    fn any_moment() -> impl Strategy<Value = Timestamp> {
+        (0..=9_999_999_999_999_i64).prop_map(Timestamp::from_millis)
+    }
+
+    fn any_heartbeat_config() -> impl Strategy<Value = HeartbeatConfig> {
+        (1..=HeartbeatConfig::LONGEST_INTERVAL).prop_flat_map(|interval| {
+            (2 * interval..=HeartbeatConfig::LONGEST_TOLERANCE).prop_map(move |tolerance| {
+                HeartbeatConfig::from_seconds(Some(interval), Some(tolerance)).unwrap()
+            })
+        })
+    }
+
+    /// Texts that are names, many of them at the limits of characters and bytes.
+    fn any_name() -> impl Strategy<Value = AgentName> {
+        let text = prop_oneof!["\\PC{1,100}", "[a-z]{100}", "[é-ü]{100}", "[一-龥]{66}", "[😀-🙏]{50}"];
+        text.prop_filter_map("no name", |text| AgentName::parse(&text).ok())
+    }
+
+    prop_compose! {
+        /// A row with every optional attribute and the counters of three windows, which is as large as rows get.
+        fn any_full_row()(
+            name in any_name(),
+            heartbeat in any_heartbeat_config(),
+            moments in prop::array::uniform8(any_moment()),
+            limit in any::<u32>(),
+            requests_total in any::<u64>(),
+            counts in any::<(u32, u32)>(),
+            slot in 0..SLOTS,
+        ) -> HashMap<String, AttributeValue> {
+            let key = ApiKey::generate();
+            let [created, verified, updated, seen, lease, offline, previous, expires] = moments;
+            let agent = Agent {
+                revoked_from: Some(AgentState::Pending),
+                agent_state: AgentState::Revoked,
+                previous_key_digest: Some(ApiKey::generate().digest()),
+                previous_key_expires_at: Some(previous),
+                rate_limit_per_minute: Some(limit),
+                health: Some(Health::Degraded),
+                last_seen_at: Some(seen),
+                lease_expires_at: Some(lease),
+                offline_since: Some(offline),
+                requests_total,
+                enrollment_namespace: Some(Uuid::max().to_string()),
+                verified_at: Some(verified),
+                updated_at: updated,
+                expires_at: Some(expires.as_seconds()),
+                ..Agent::pending(&key, name, Some(Uuid::max()), heartbeat, created, Duration::ZERO)
+            };
+            let mut item: HashMap<_, _> = serde_dynamo::aws_sdk_dynamodb_1::to_item(&agent).unwrap();
+            assert_eq!(item.len(), 22, "every attribute is there: {item:?}");
+            item.extend(listing_attributes(&agent));
+            for slot in [slot + SLOTS - 1, slot, slot + 1].map(|slot| slot % SLOTS) {
+                item.insert(format!("b{slot}"), AttributeValue::N(counts.0.to_string()));
+                item.insert(format!("c{slot}"), AttributeValue::N(counts.1.to_string()));
+            }
+            item
+        }
+    }
+
+    proptest! {
+        /// Above 1 KB every heartbeat costs twice as much.
+        #[test]
+        fn a_row_that_validation_can_produce_is_under_1000_bytes(row in any_full_row()) {
+            prop_assert!(size(&row) < 1_000, "{} bytes: {row:?}", size(&row));
+        }
     }
 }

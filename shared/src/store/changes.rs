@@ -4,53 +4,16 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
-use super::{RACES, Store, StoreError, Transaction};
+use super::{RACES, Store, Transaction};
 use super::{binary, broken, failure, from_item, moment, number, pause_after_lost_race, string, transact};
-use crate::domain::agent::{
-    Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, HeartbeatConfig, millis,
-};
+use crate::domain::agent::{Agent, AgentId, AgentState, FIRST_BEAT_GRACE, millis};
+use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::credential::{ApiKey, KeyDigest};
 use crate::domain::event::{Actor, kind};
+use crate::domain::failure::StoreError;
+use crate::domain::heartbeat::HeartbeatConfig;
 use crate::time::Timestamp;
-
-/// The outcome of a change.
-#[derive(Debug)]
-pub enum Changed<T = Box<Agent>> {
-    /// It is so now: changed, or so before already.
-    Done(T),
-    /// There is no such agent.
-    NoSuchAgent,
-    /// The agent's state does not allow it.
-    Refused(&'static str),
-    /// Somebody else changed the same thing at the same time.
-    Overtaken,
-}
-
-/// A change of who may act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transition {
-    /// From pending to active.
-    Approve,
-    /// From pending or active to revoked.
-    Revoke,
-    /// From revoked to where it was before.
-    Restore,
-}
-
-/// What an operator changes of an agent. `None` leaves a field as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patch {
-    /// Display name.
-    pub name: Option<AgentName>,
-    /// The group; `Some(None)` takes it away.
-    pub board_id: Option<Option<Uuid>>,
-    /// How often it beats. The lease moves with the tolerance.
-    pub heartbeat: Option<HeartbeatConfig>,
-    /// The agent's own limit; `Some(None)` goes back to the default.
-    pub rate_limit: Option<Option<u32>>,
-}
 
 /// One change on its way into a row: clauses and their values, its event, and the row as it will be.
 struct Change {
@@ -90,7 +53,7 @@ impl Change {
     }
 }
 
-impl Transition {
+impl StateChange {
     /// The change, `None` if the agent is there already, or why it cannot be.
     fn change(
         self,
@@ -224,15 +187,15 @@ impl Store {
     ///
     /// # Errors
     /// DynamoDB does not answer, or refuses.
-    pub async fn transition(
+    pub async fn change_state(
         &self,
         agent_id: AgentId,
-        transition: Transition,
+        change: StateChange,
         reason: Option<&str>,
         actor: Actor,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(agent_id, actor, now, |agent| transition.change(agent, reason, now)).await
+        self.change(agent_id, actor, now, |agent| change.change(agent, reason, now)).await
     }
 
     /// Changes what an operator may change, with the event.

@@ -5,151 +5,46 @@
 //! with their event: saying `offline`, and coming back after having been announced offline.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use serde_json::json;
 
-use super::{Item, RACES, Store, StoreError, Transaction, Write};
+use super::{Item, RACES, Store, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, transact, update};
-use crate::domain::agent::{Agent, AgentId, AgentState, Health};
-use crate::domain::credential::ApiKey;
-use crate::domain::event::{Actor, Event, kind};
-use crate::domain::rate_limit::{Policy, Quota, SLOTS, Window};
+use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::check_in::{Call, Caller, CheckIn, HealthReport};
+use crate::domain::event::{Event, kind};
+use crate::domain::failure::StoreError;
+use crate::domain::heartbeat::Health;
+use crate::domain::rate_limit::{Quota, SLOTS, Window};
 use crate::time::Timestamp;
 
-/// What a heartbeat says of the agent's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Nothing: the health stays, but not across an announced absence.
-    Keep,
-    /// `online`: the agent takes back what it said.
-    Withdraw,
-    /// The agent says this.
-    Report(Health),
-}
-
-/// What checks in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// A heartbeat.
-    Heartbeat(Claim),
-    /// Any other call that renews the lease.
-    Event,
-}
-
-impl Call {
-    /// The limit that the call counts against.
-    #[must_use]
-    pub const fn policy(self) -> Policy {
-        match self {
-            Self::Heartbeat(_) => Policy::Heartbeats,
-            Self::Event => Policy::Events,
-        }
-    }
-
-    const fn claim(self) -> Claim {
-        match self {
-            Self::Heartbeat(claim) => claim,
-            Self::Event => Claim::Keep,
-        }
-    }
-
-    pub(super) const fn says_offline(self) -> bool {
-        matches!(self.claim(), Claim::Report(Health::Offline))
-    }
-
-    /// The counter of this call in the agent's row: `b7` for beats, `c7` for other calls.
-    pub(super) fn counter(self, slot: i64) -> String {
-        match self {
-            Self::Heartbeat(_) => format!("b{slot}"),
-            Self::Event => format!("c{slot}"),
-        }
+/// The counter of a call in the agent's row: `b7` for heartbeats, `c7` for other calls.
+pub(super) fn counter(call: Call, slot: i64) -> String {
+    match call {
+        Call::Heartbeat(_) => format!("b{slot}"),
+        Call::Event => format!("c{slot}"),
     }
 }
 
-/// Who checks in, and by what right.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    /// An agent, by its API key.
-    Key(ApiKey),
-    /// An agent that was created by heartbeat, by a credential of its namespace.
-    Namespace {
-        /// The agent that the beat's name addresses.
-        agent_id: AgentId,
-        /// The credential's namespace. The row must have the same.
-        namespace: String,
-        /// Whoever holds the credential.
-        actor: Actor,
-    },
-    /// Any agent, by an operator.
-    Operator {
-        /// The agent that the path names.
-        agent_id: AgentId,
-        /// The operator.
-        actor: Actor,
-    },
-}
-
-impl Caller {
-    /// The row that the call addresses: with a key always the key's own.
-    #[must_use]
-    pub fn agent_id(&self) -> AgentId {
-        match self {
-            Self::Key(key) => AgentId::of_key(key),
-            Self::Namespace { agent_id, .. } | Self::Operator { agent_id, .. } => *agent_id,
-        }
-    }
-
-    const fn actor(&self) -> Actor {
-        match self {
-            Self::Key(_) => Actor::Agent,
-            Self::Namespace { actor, .. } | Self::Operator { actor, .. } => *actor,
-        }
-    }
-
-    /// The clause that proves the caller's right, in the same write.
-    const fn condition(&self) -> &'static str {
-        match self {
-            Self::Key(_) => KEY_IS_VALID,
-            Self::Namespace { .. } => "enrollment_namespace = :namespace",
-            Self::Operator { .. } => "attribute_exists(agent_id)",
-        }
-    }
-
-    fn value(&self) -> Option<(String, AttributeValue)> {
-        match self {
-            Self::Key(key) => Some((":digest".to_owned(), binary(&key.digest()))),
-            Self::Namespace { namespace, .. } => Some((":namespace".to_owned(), string(namespace))),
-            Self::Operator { .. } => None,
-        }
-    }
-
-    /// Why the caller has no right to this row, if so.
-    fn refusal(&self, agent: &Agent, now: Timestamp) -> Option<CheckIn> {
-        match self {
-            Self::Key(key) if !agent.accepts(&key.digest(), now) => Some(CheckIn::Unknown),
-            Self::Namespace { namespace, .. } if agent.enrollment_namespace.as_ref() != Some(namespace) => {
-                Some(CheckIn::Foreign)
-            }
-            _ => None,
-        }
+/// The clause that proves the caller's right, in the same write.
+const fn right_of(caller: &Caller) -> &'static str {
+    match caller {
+        Caller::Key(_) => KEY_IS_VALID,
+        Caller::Namespace { .. } => "enrollment_namespace = :namespace",
+        Caller::Operator { .. } => "attribute_exists(agent_id)",
     }
 }
 
-/// The outcome of a check-in.
-#[derive(Debug)]
-pub enum CheckIn {
-    /// The lease is renewed. The row as it is now.
-    Accepted(Box<Agent>, Quota),
-    /// There is no such agent, or none with this key.
-    Unknown,
-    /// The agent belongs to another namespace.
-    Foreign,
-    /// The agent is pending or revoked.
-    Inactive(AgentState),
-    /// Over the limit of this window.
-    OverLimit(Quota),
+/// The value in that clause.
+fn proof_of(caller: &Caller) -> Option<(String, AttributeValue)> {
+    match caller {
+        Caller::Key(key) => Some((":digest".to_owned(), binary(&key.digest()))),
+        Caller::Namespace { namespace, .. } => Some((":namespace".to_owned(), string(namespace))),
+        Caller::Operator { .. } => None,
+    }
 }
 
 pub(super) const KEY_IS_VALID: &str = "\
@@ -164,9 +59,12 @@ const IS_UNDER_LIMIT: &str = "\
  OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit) \
  OR last_seen_at < :window_start)";
 
+/// `<=` would refuse an agent's first call: a row without `last_seen_at` compares with nothing.
+const IS_NOT_LATE: &str = "NOT last_seen_at > :latest";
+
 /// What a write requires, and does, of `offline_since`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Absence {
+enum OfflineMark {
     /// Nothing is announced, and nothing is to be: the steady heartbeat.
     None,
     /// Something is announced, and stays: saying `offline` again.
@@ -177,7 +75,7 @@ enum Absence {
     Ends(Timestamp),
 }
 
-impl Absence {
+impl OfflineMark {
     const fn condition(self) -> &'static str {
         match self {
             Self::None | Self::Begins => "attribute_not_exists(offline_since)",
@@ -187,18 +85,24 @@ impl Absence {
     }
 }
 
-/// The counters that a write in `slot` removes: all but this slot's, `b0,b1,…,c12`. Each list is made once.
-fn other_slots(slot: i64) -> &'static str {
-    static LISTS: LazyLock<Vec<OnceLock<String>>> =
-        LazyLock::new(|| (0..SLOTS).map(|_| OnceLock::new()).collect());
-    let list = usize::try_from(slot).ok().and_then(|slot| LISTS.get(slot)).unwrap_or(&LISTS[0]);
-    list.get_or_init(|| {
-        let others = |counter: char| {
-            (0..SLOTS).filter(move |other| *other != slot).map(move |other| format!("{counter}{other}"))
+/// For each slot, the counters that a write in it removes: all but those of the window before, its own and the next,
+/// `b2,b3,…,c11`. Calls of two windows may be written out of order, and must not erase each other's counter.
+static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
+    let is_stale = |slot: i64, other: i64| (other - slot + 1).rem_euclid(SLOTS) > 2;
+    std::array::from_fn(|slot| {
+        let slot = i64::try_from(slot).unwrap_or_default();
+        let stale = |counter: char| {
+            (0..SLOTS)
+                .filter(move |other| is_stale(slot, *other))
+                .map(move |other| format!("{counter}{other}"))
         };
-        others('b').chain(others('c')).collect::<Vec<_>>().join(",")
+        stale('b').chain(stale('c')).collect::<Vec<_>>().join(",")
     })
-}
+});
+
+/// How far back a call may be dated before what the row was last told: calls that are under way at once are written in
+/// any order. What is older than that undoes nothing.
+const LATEST: Duration = Duration::from_secs(1);
 
 /// One check-in as an expression: for an `UpdateItem`, or for the update of a transaction.
 struct Expression {
@@ -206,6 +110,54 @@ struct Expression {
     update: String,
     names: HashMap<String, String>,
     values: HashMap<String, AttributeValue>,
+}
+
+/// A check-in's condition and update, with everything that they name.
+fn expression(
+    caller: &Caller,
+    call: Call,
+    mark: OfflineMark,
+    default_limit: u32,
+    now: Timestamp,
+) -> Expression {
+    let window = Window::at(now);
+    let slot = window.slot();
+    let mut values = HashMap::with_capacity(9);
+    values.extend([
+        (":active".to_owned(), string(AgentState::Active.as_str())),
+        (":now".to_owned(), moment(now)),
+        (":window_start".to_owned(), moment(window.starts_at())),
+        (":default_limit".to_owned(), number(default_limit)),
+        (":one".to_owned(), number(1)),
+        (":latest".to_owned(), moment(now.plus(LATEST))),
+    ]);
+    values.extend(proof_of(caller));
+    let mut set = "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now".to_owned();
+    let mut remove = format!("REMOVE {}", STALE_COUNTERS[usize::try_from(slot).unwrap_or_default()]);
+    match (call.report(), mark) {
+        (HealthReport::Report(health), _) => {
+            set.push_str(", health = :health");
+            values.insert(":health".to_owned(), string(health.as_str()));
+        }
+        (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => {
+            remove.push_str(", health")
+        }
+        (HealthReport::Keep, _) => {}
+    }
+    match mark {
+        OfflineMark::None | OfflineMark::Announced => {}
+        OfflineMark::Begins => set.push_str(", offline_since = :now"),
+        OfflineMark::Ends(announced) => {
+            remove.push_str(", offline_since");
+            values.insert(":offline_since".to_owned(), moment(announced));
+        }
+    }
+    Expression {
+        condition: [right_of(caller), IS_ACTIVE, mark.condition(), IS_UNDER_LIMIT, IS_NOT_LATE].join(" AND "),
+        update: format!("{set} ADD #counter :one, requests_total :one {remove}"),
+        names: HashMap::from([("#counter".to_owned(), counter(call, slot))]),
+        values,
+    }
 }
 
 /// A call on its way into the row.
@@ -222,47 +174,13 @@ impl Attempt<'_> {
         Window::at(self.now)
     }
 
-    fn expression(&self, absence: Absence) -> Expression {
-        let slot = self.window().slot();
-        let mut values = HashMap::with_capacity(8);
-        values.extend([
-            (":active".to_owned(), string(AgentState::Active.as_str())),
-            (":now".to_owned(), moment(self.now)),
-            (":window_start".to_owned(), moment(self.window().starts_at())),
-            (":default_limit".to_owned(), number(self.store.default_limit.get())),
-            (":one".to_owned(), number(1)),
-        ]);
-        values.extend(self.caller.value());
-        let mut set = "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now".to_owned();
-        let mut remove = format!("REMOVE {}", other_slots(slot));
-        match (self.call.claim(), absence) {
-            (Claim::Report(health), _) => {
-                set.push_str(", health = :health");
-                values.insert(":health".to_owned(), string(health.as_str()));
-            }
-            (Claim::Withdraw, _) | (Claim::Keep, Absence::Ends(_)) => remove.push_str(", health"),
-            (Claim::Keep, _) => {}
-        }
-        match absence {
-            Absence::None | Absence::Announced => {}
-            Absence::Begins => set.push_str(", offline_since = :now"),
-            Absence::Ends(announced) => {
-                remove.push_str(", offline_since");
-                values.insert(":offline_since".to_owned(), moment(announced));
-            }
-        }
-        Expression {
-            condition: [self.caller.condition(), IS_ACTIVE, absence.condition(), IS_UNDER_LIMIT]
-                .join(" AND "),
-            update: format!("{set} ADD #counter :one, requests_total :one {remove}"),
-            names: HashMap::from([("#counter".to_owned(), self.call.counter(slot))]),
-            values,
-        }
+    fn expression(&self, mark: OfflineMark) -> Expression {
+        expression(self.caller, self.call, mark, *self.store.default_limit.get(), self.now)
     }
 
     /// The check-in alone: one write.
-    async fn write(&self, absence: Absence) -> Result<Write, StoreError> {
-        let expression = self.expression(absence);
+    async fn write(&self, mark: OfflineMark) -> Result<Write, StoreError> {
+        let expression = self.expression(mark);
         let request = self
             .store
             .client
@@ -277,8 +195,8 @@ impl Attempt<'_> {
     }
 
     /// The check-in and its event: both or neither.
-    async fn write_with_event(&self, absence: Absence, event: &Event) -> Result<Transaction, StoreError> {
-        let expression = self.expression(absence);
+    async fn write_with_event(&self, mark: OfflineMark, event: &Event) -> Result<Transaction, StoreError> {
+        let expression = self.expression(mark);
         let check_in = Update::builder()
             .table_name(self.store.tables.agents.get())
             .key("agent_id", string(self.agent_id))
@@ -295,7 +213,7 @@ impl Attempt<'_> {
 
     /// Calls counted in this window, by the row.
     fn used(&self, item: &Item) -> Result<u32, StoreError> {
-        match item.get(&self.call.counter(self.window().slot())) {
+        match item.get(&counter(self.call, self.window().slot())) {
             None => Ok(0),
             Some(AttributeValue::N(count)) => count.parse().map_err(broken),
             Some(_) => Err(StoreError::Broken("a counter is not a number".to_owned())),
@@ -324,24 +242,34 @@ impl Attempt<'_> {
         (used >= quota.limit && counted_in_this_window).then_some(CheckIn::OverLimit(quota))
     }
 
+    /// Whether the row was told something newer: the call is answered alike, and changes nothing. What came before the
+    /// agent said that it goes, or long before its last call, was overtaken on its way.
+    fn is_late(&self, agent: &Agent) -> bool {
+        let was_told = agent.last_seen_at.is_some_and(|seen| seen > self.now.plus(LATEST));
+        let said_offline = agent.health == Some(Health::Offline);
+        was_told || (said_offline && agent.offline_since.is_some_and(|since| self.now < since))
+    }
+
     /// Begins or ends an announced absence, on the row that was read. `None`: somebody else was first.
-    async fn change_absence(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
-        let (absence, event_type, payload) = match agent.offline_since {
+    async fn change_offline_mark(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
+        let (mark, event_type, payload) = match agent.offline_since {
             None if self.call.says_offline() => {
                 let payload = json!({ "reason": "reported", "last_seen_at": self.now.to_string() });
-                (Absence::Begins, kind::AGENT_OFFLINE, payload)
+                (OfflineMark::Begins, kind::AGENT_OFFLINE, payload)
             }
             Some(announced) if !self.call.says_offline() => {
                 let last_seen_at = agent.last_seen_at.map(|seen| seen.to_string());
                 let payload = json!({ "offline_since": announced.to_string(), "last_seen_at": last_seen_at });
-                (Absence::Ends(announced), kind::AGENT_ONLINE, payload)
+                (OfflineMark::Ends(announced), kind::AGENT_ONLINE, payload)
             }
             _ => return Ok(None),
         };
-        let event = self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, self.now);
-        match self.write_with_event(absence, &event).await? {
+        // A call that was under way while its agent was announced offline ends that, and is told after it.
+        let told_at = agent.offline_since.map_or(self.now, |since| since.max(self.now));
+        let event = self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, told_at);
+        match self.write_with_event(mark, &event).await? {
             Transaction::Applied => {
-                let agent = self.changed(agent, absence);
+                let agent = self.changed(agent, mark);
                 let quota = self.quota(&agent, used + 1);
                 Ok(Some(CheckIn::Accepted(Box::new(agent), quota)))
             }
@@ -350,16 +278,16 @@ impl Attempt<'_> {
     }
 
     /// The row after a transaction, which returns none: what was read, and what was written.
-    fn changed(&self, agent: Agent, absence: Absence) -> Agent {
-        let health = match self.call.claim() {
-            Claim::Report(health) => Some(health),
-            Claim::Withdraw | Claim::Keep => None,
+    fn changed(&self, agent: Agent, mark: OfflineMark) -> Agent {
+        let health = match self.call.report() {
+            HealthReport::Report(health) => Some(health),
+            HealthReport::Withdraw | HealthReport::Keep => None,
         };
         Agent {
             health,
             last_seen_at: Some(self.now),
             lease_expires_at: Some(self.now.plus(agent.tolerance())),
-            offline_since: (absence == Absence::Begins).then_some(self.now),
+            offline_since: (mark == OfflineMark::Begins).then_some(self.now),
             requests_total: agent.requests_total + 1,
             ..agent
         }
@@ -373,7 +301,7 @@ impl Store {
     /// [`StoreError::Contended`] after [`RACES`] lost races.
     pub async fn check_in(&self, caller: &Caller, call: Call, now: Timestamp) -> Result<CheckIn, StoreError> {
         let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
-        let steady = if call.says_offline() { Absence::Announced } else { Absence::None };
+        let steady = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
         for race in 0..=RACES {
             if race > 0 {
                 pause_after_lost_race().await;
@@ -394,7 +322,11 @@ impl Store {
             if let Some(refusal) = attempt.refusal(&agent, used) {
                 return Ok(refusal);
             }
-            if let Some(accepted) = attempt.change_absence(agent, used).await? {
+            if attempt.is_late(&agent) {
+                let quota = attempt.quota(&agent, used);
+                return Ok(CheckIn::Accepted(Box::new(agent), quota));
+            }
+            if let Some(accepted) = attempt.change_offline_mark(agent, used).await? {
                 return Ok(accepted);
             }
         }
@@ -407,12 +339,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_keeps_only_the_counters_of_its_own_slot() {
+    fn a_write_keeps_the_counters_of_its_own_window_and_its_neighbours() {
         for slot in 0..SLOTS {
-            let names: Vec<&str> = other_slots(slot).split(',').collect();
-            assert_eq!(names.len(), 24);
-            assert!(!names.contains(&format!("b{slot}").as_str()));
-            assert!(!names.contains(&format!("c{slot}").as_str()));
+            let names: Vec<&str> = STALE_COUNTERS[usize::try_from(slot).unwrap()].split(',').collect();
+            assert_eq!(names.len(), 20);
+            for kept in [slot - 1, slot, slot + 1].map(|slot| slot.rem_euclid(SLOTS)) {
+                assert!(!names.contains(&format!("b{kept}").as_str()), "{slot}: {kept}");
+                assert!(!names.contains(&format!("c{kept}").as_str()), "{slot}: {kept}");
+            }
         }
+    }
+
+    /// The write that the product is about, whole. docs/architecture.md shows the same text.
+    #[test]
+    fn a_steady_heartbeat_is_this_one_write() {
+        let key = crate::domain::credential::ApiKey::generate();
+        let caller = Caller::Key(key);
+        let call = Call::Heartbeat(HealthReport::Report(Health::Healthy));
+        let now = Timestamp::from_millis(5 * 60_000);
+        let parts = expression(&caller, call, OfflineMark::None, 60, now);
+        assert_eq!(
+            parts.condition,
+            "(key_digest = :digest \
+              OR (previous_key_digest = :digest AND previous_key_expires_at > :now)) \
+             AND agent_state = :active \
+             AND attribute_not_exists(offline_since) \
+             AND (attribute_not_exists(#counter) \
+              OR #counter < rate_limit_per_minute \
+              OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit) \
+              OR last_seen_at < :window_start) \
+             AND NOT last_seen_at > :latest"
+        );
+        assert_eq!(
+            parts.update,
+            "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health \
+             ADD #counter :one, requests_total :one \
+             REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
+        );
+        assert_eq!(parts.names, HashMap::from([("#counter".to_owned(), "b5".to_owned())]));
+        assert_eq!(parts.values.len(), 8, "{:?}", parts.values.keys());
     }
 }

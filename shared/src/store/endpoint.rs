@@ -11,8 +11,8 @@ use aws_sdk_dynamodb::config::{
 };
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use lambda_http::http::Uri;
-use lambda_http::http::uri::InvalidUri;
+use http::Uri;
+use http::uri::InvalidUri;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 

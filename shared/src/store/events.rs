@@ -10,26 +10,19 @@ use aws_sdk_dynamodb::types::{
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{RACES, Store, StoreError, Transaction};
+use super::{RACES, Store, Transaction};
 use super::{
     broken, failure, from_item, number, pause_after_lost_race, service_failure, string, to_item, transact,
 };
 use crate::domain::agent::AgentId;
+use crate::domain::event::EventPage;
 use crate::domain::event::{Actor, Event, Marker, Posting, expiry};
+use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
 /// How often a batch is sent, or what DynamoDB left unprocessed of it, and the pause before the second time.
 const BATCH_ATTEMPTS: u32 = 4;
 const BATCH_BACKOFF: Duration = Duration::from_millis(50);
-
-/// A page of an agent's events, newest first.
-#[derive(Debug)]
-pub struct EventPage {
-    /// The events.
-    pub events: Vec<Event>,
-    /// The event after which the next page begins; `None` at the end.
-    pub next: Option<Uuid>,
-}
 
 /// How many rows one page reads, at most, whatever it filters.
 const READ_PER_PAGE: usize = 1_000;

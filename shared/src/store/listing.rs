@@ -8,10 +8,11 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures_util::stream::{self, StreamExt};
-use uuid::Uuid;
 
-use super::{Item, Store, StoreError, broken, failure, from_item, number, string};
-use crate::domain::agent::{Agent, AgentId, AgentState};
+use super::{Item, Store, broken, failure, from_item, number, string};
+use crate::domain::agent::AgentFilter;
+use crate::domain::agent::{Agent, AgentId};
+use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
 /// The index, and the one value of its partition key.
@@ -31,29 +32,6 @@ const BATCHES_AT_ONCE: usize = 8;
 /// How many keys one query reads when all are wanted.
 const WALK: i32 = 1_000;
 
-/// Which agents a list holds.
-#[derive(Clone, Debug, Default)]
-pub struct AgentFilter {
-    /// Only those of this board.
-    pub board_id: Option<Uuid>,
-    /// Only those with this status, as Mission Control shows it.
-    pub status: Option<String>,
-    /// Only those in this state: the status does not tell who waits for approval or is revoked.
-    pub state: Option<AgentState>,
-}
-
-impl AgentFilter {
-    /// Whether the index alone cannot tell.
-    const fn needs_rows(&self) -> bool {
-        self.status.is_some() || self.state.is_some()
-    }
-
-    fn admits(&self, agent: &Agent, now: Timestamp) -> bool {
-        self.status.as_deref().is_none_or(|status| agent.status(now) == status)
-            && self.state.is_none_or(|state| agent.agent_state == state)
-    }
-}
-
 /// A page by cursor.
 #[derive(Debug)]
 pub struct Page {
@@ -64,7 +42,7 @@ pub struct Page {
 }
 
 /// An agent's place in the list.
-struct Place {
+struct Position {
     listing_key: String,
     agent_id: String,
 }
@@ -136,7 +114,7 @@ impl Store {
             places.retain(|place| rows.get(&place.agent_id).is_some_and(|agent| filter.admits(agent, now)));
         }
         let total = places.len();
-        let wanted: Vec<Place> = places.into_iter().skip(offset).take(limit).collect();
+        let wanted: Vec<Position> = places.into_iter().skip(offset).take(limit).collect();
         let mut rows = self.rows_of(&wanted).await?;
         Ok((wanted.iter().filter_map(|place| rows.remove(&place.agent_id)).collect(), total))
     }
@@ -148,7 +126,7 @@ impl Store {
         cursor: &str,
         limit: i32,
         now: Timestamp,
-    ) -> Result<(Vec<Place>, Option<String>), StoreError> {
+    ) -> Result<(Vec<Position>, Option<String>), StoreError> {
         let mut only = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)".to_owned();
         let mut request = self
             .client
@@ -173,8 +151,8 @@ impl Store {
     }
 
     /// The rows of these places, by agent id. An agent that was deleted since is missing.
-    async fn rows_of(&self, places: &[Place]) -> Result<HashMap<String, Agent>, StoreError> {
-        let key = |place: &Place| Item::from([("agent_id".to_owned(), string(&place.agent_id))]);
+    async fn rows_of(&self, places: &[Position]) -> Result<HashMap<String, Agent>, StoreError> {
+        let key = |place: &Position| Item::from([("agent_id".to_owned(), string(&place.agent_id))]);
         let batches: Vec<Vec<Item>> =
             places.chunks(BATCH).map(|batch| batch.iter().map(key).collect()).collect();
         let mut batches =
@@ -208,8 +186,8 @@ impl Store {
     }
 }
 
-fn place(mut row: Item) -> Result<Place, StoreError> {
-    Ok(Place { listing_key: text(&mut row, "listing_key")?, agent_id: text(&mut row, "agent_id")? })
+fn place(mut row: Item) -> Result<Position, StoreError> {
+    Ok(Position { listing_key: text(&mut row, "listing_key")?, agent_id: text(&mut row, "agent_id")? })
 }
 
 fn text(row: &mut Item, name: &str) -> Result<String, StoreError> {

@@ -12,10 +12,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Item, Store, StoreError, Transaction};
+use super::{Item, Store, Transaction};
 use super::{broken, failure, from_item, moment, string, transact};
 use crate::domain::agent::{AgentState, LEASE_GRACE, Lease, Overdue};
 use crate::domain::event::{Actor, kind};
+use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
 /// How a sweep goes about its work.

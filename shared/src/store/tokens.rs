@@ -4,12 +4,13 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Item, RACES, Store, StoreError, Transaction, Write};
+use super::{Item, RACES, Store, Transaction, Write};
 use super::{
     broken, failure, from_item, moment, number, pause_after_lost_race, string, to_item, transact, update,
 };
 use crate::domain::credential::{Token, TokenKind};
 use crate::domain::event::{Actor, Event, kind};
+use crate::domain::failure::StoreError;
 use crate::domain::token::{MintedToken, TokenRequest, TokenRow};
 use crate::time::Timestamp;
 

@@ -1,6 +1,7 @@
 //! Rate-limit windows that no agent's row holds: by address, or by agent for its own rotations.
 
-use super::{RACES, Store, StoreError, Write, number, pause_after_lost_race, string, update};
+use super::{RACES, Store, Write, number, pause_after_lost_race, string, update};
+use crate::domain::failure::StoreError;
 use crate::domain::rate_limit::{Policy, Quota, WINDOW, Window};
 use crate::time::Timestamp;
 

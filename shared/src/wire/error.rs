@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use crate::domain::agent::AgentState;
+use crate::domain::failure::StoreError;
 use crate::domain::rate_limit::Quota;
-use crate::store::StoreError;
 
 /// Where a field stands in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::error::{ErrorKind, Invalid};
 use super::json::{Json, Object};
 use super::route::path_parameter;
-use crate::domain::agent::{AgentId, AgentName, BadHeartbeatConfig, Health, HeartbeatConfig};
-use crate::store::Claim;
+use crate::domain::agent::{AgentId, AgentName};
+use crate::domain::check_in::HealthReport;
+use crate::domain::heartbeat::{BadHeartbeatConfig, Health, HeartbeatConfig};
 
 /// The longest overlap of a rotation, and the one without a word, in seconds.
 const LONGEST_OVERLAP: u64 = 86_400;
@@ -47,11 +48,11 @@ pub fn id(request: &Request) -> Result<Uuid, Invalid> {
 ///
 /// # Errors
 /// `status` is not one of the words.
-pub fn claim(body: &Object<'_>) -> Result<Claim, Invalid> {
+pub fn report(body: &Object<'_>) -> Result<HealthReport, Invalid> {
     match body.string("status")?.as_deref() {
-        None => Ok(Claim::Keep),
-        Some("online") => Ok(Claim::Withdraw),
-        Some(status) => Health::parse(status).map(Claim::Report).ok_or_else(|| {
+        None => Ok(HealthReport::Keep),
+        Some("online") => Ok(HealthReport::Withdraw),
+        Some(status) => Health::parse(status).map(HealthReport::Report).ok_or_else(|| {
             body.invalid("status", "must be one of online, healthy, degraded, error, offline")
         }),
     }
