@@ -166,9 +166,8 @@ async fn a_bad_event_is_refused_before_any_request() {
         (json!({ "event": null }), "event"),
         (json!({ "event": 7 }), "event"),
         (json!({ "event": "" }), "event"),
-        (json!({ "event": "a b" }), "event"),
-        (json!({ "event": "é" }), "event"),
-        (json!({ "event": "a/b" }), "event"),
+        (json!({ "event": "a\u{0}b" }), "event"),
+        (json!({ "event": "a\tb" }), "event"),
         (json!({ "event": "a\n" }), "event"),
         (json!({ "event": long }), "event"),
         (json!({ "event": "agent.offline" }), "event"),
@@ -257,7 +256,7 @@ async fn one_bad_event_does_not_fail_the_others() {
         7,
         { "payload": 1 },
         { "event": "own", "id": "own" },
-        { "event": "bad own", "id": "own" },
+        { "event": "bad\nown", "id": "own" },
         null,
         { "event": "bad_id", "id": "" },
         { "event": "last", "apiKey": "ignored" },
@@ -460,7 +459,7 @@ async fn an_event_renews_the_lease() {
     system.post_event(&agent, "e").await.data();
     system.advance(Duration::from_secs(100));
     assert_eq!(system.sweep().await["announced"], 0);
-    assert_eq!(system.post_event(&agent, "not ok").await.status, 400);
+    assert_eq!(system.post_event(&agent, "not\nok").await.status, 400);
     system.advance(Duration::from_secs(100));
     assert_eq!(system.sweep().await["announced"], 1, "a refused event renews nothing");
 }
@@ -575,5 +574,15 @@ async fn the_systems_own_events_are_kept_longer_than_agents() {
     for row in system.event_rows(&agent.id).await {
         let days = if text(&row, "event_type") == Some("e") { 2 } else { 5 };
         assert_eq!(number(&row, "expires_at"), Some(START.as_seconds() + days * DAY), "{row:?}");
+    }
+}
+
+/// The tutorial's schema takes any string.
+#[tokio::test]
+async fn an_events_name_is_any_text_without_control_characters() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    for name in ["tool use", "tool/use", "ツール", "é"] {
+        assert_eq!(system.post_event(&agent, name).await.data()["event"], name);
     }
 }

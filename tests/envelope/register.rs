@@ -34,7 +34,7 @@ async fn the_answer_is_an_id_a_key_and_pending() {
     let data = json!({ "agentId": agent.id, "apiKey": agent.key, "status": "pending" });
     assert_eq!(reply.json(), json!({ "ok": true, "data": data }));
     assert_eq!(reply.header("content-type"), Some("application/json"));
-    assert_eq!(Uuid::parse_str(&agent.id).unwrap().get_version_num(), 8);
+    assert_eq!(Uuid::parse_str(&agent.id).unwrap().get_version_num(), 5);
     assert_eq!(agent.key.len(), 48);
     assert!(agent.key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{}", agent.key);
 }

@@ -107,7 +107,7 @@ async fn events_are_walked_by_cursor_and_filtered_by_type() {
         ("limit=0", "query.limit"),
         ("limit=201", "query.limit"),
         ("before=x", "query.before"),
-        ("type=a%20b", "query.type"),
+        ("type=a%0Ab", "query.type"),
         ("type=", "query.type"),
     ] {
         let reply = operator.get(&agent_path(&agent.id, &format!("/events?{query}"))).await;
