@@ -11,7 +11,7 @@ use crate::Section;
 use crate::report::in_repository;
 
 /// The functions' package.
-const FUNCTIONS: &str = "rollcall";
+const FUNCTIONS: &str = "rollcall-functions";
 
 /// Where everything lies that was built for the run.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl Binaries {
         let programs: Result<_, String> = programs.map(|(_, name)| Ok((name, found(name)?))).collect();
         let binaries = Self { release: release.to_owned(), folder, functions, programs: programs? };
 
-        let mut wanted = vec!["rollcall"];
+        let mut wanted = vec!["rollcall-local"];
         if needs(Section::ColdStart) || needs(Section::Warm) {
             wanted.extend(["empty", "bare-update", "heartbeat"]);
         }

@@ -73,7 +73,7 @@ impl System {
 
     /// A system whose limits are out of the way, and whose sweep does not run by itself.
     fn start(binaries: &Binaries, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binaries.path("rollcall"));
+        let mut command = Command::new(binaries.path("rollcall-local"));
         command.args(["--port", "0", "--sweep-every", "1000000"]).args(arguments);
         command.arg("--template").arg(boundless_template(binaries));
         for limit in ["RateLimitPerMinute", "RegisterLimitPerIp", "VerifyFailureLimitPerIp"] {

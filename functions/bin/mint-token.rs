@@ -1,4 +1,4 @@
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    shared::runtime::lambda::run(rollcall::mint_token::FUNCTION).await
+    shared::runtime::lambda::run(functions::mint_token::FUNCTION).await
 }

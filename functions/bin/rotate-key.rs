@@ -1,4 +1,4 @@
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    shared::runtime::lambda::serve(rollcall::rotate_key::FUNCTION).await
+    shared::runtime::lambda::serve(functions::rotate_key::FUNCTION).await
 }

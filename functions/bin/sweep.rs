@@ -1,4 +1,4 @@
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    shared::runtime::lambda::run(rollcall::sweep::FUNCTION).await
+    shared::runtime::lambda::run(functions::sweep::FUNCTION).await
 }

@@ -32,7 +32,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Rollcall knows which of your AI agents are alive. This runs the whole of it in one process: what
 /// template.yaml declares, over an embedded DynamoDB engine.
 #[derive(Parser)]
-#[command(name = "rollcall", version)]
+#[command(name = "rollcall-local", version)]
 struct Arguments {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 3000)]
@@ -233,7 +233,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints a line to whoever still reads: `rollcall | head` goes on without a reader.
+/// Prints a line to whoever still reads: `cargo run | head` goes on without a reader.
 fn say(line: fmt::Arguments<'_>) {
     writeln!(io::stdout(), "{line}").ok();
 }

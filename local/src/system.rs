@@ -191,7 +191,7 @@ impl System {
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
         let (mut policies, mut streams) = (Vec::new(), Vec::new());
         for function in template.functions {
-            let Some(code) = rollcall::function(&function.binary) else {
+            let Some(code) = functions::function(&function.binary) else {
                 return Err(StartError::NoSuchBinary(function.logical_id, function.binary));
             };
             let config = Config::read(code.reads(), |name| function.environment.get(name).cloned())

@@ -1,4 +1,4 @@
-//! The `rollcall` executable as a user runs it.
+//! The `rollcall-local` executable as a user runs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -66,7 +66,7 @@ impl Folder {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall-local"));
         command.args(arguments).current_dir(&self.0).stdin(Stdio::null()).kill_on_drop(true);
         command
     }

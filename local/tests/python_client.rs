@@ -240,7 +240,7 @@ struct Agent {
 impl Rollcall {
     fn start(arguments: &[&str]) -> Self {
         let port: &[&str] = if arguments.contains(&"--port") { &[] } else { &["--port", "0"] };
-        let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall-local"))
             .args(port)
             .args(arguments)
             .stdout(Stdio::piped())

@@ -297,7 +297,7 @@ impl Rollcall {
     }
 
     fn start_in(folder: &Path, arguments: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        let mut process = Command::new(env!("CARGO_BIN_EXE_rollcall-local"))
             .args(arguments)
             .current_dir(folder)
             .stdout(Stdio::piped())

@@ -9,7 +9,16 @@ use super::deployment::{binaries, executable, in_package, template};
 #[test]
 fn the_functions_link_neither_the_embedded_engine_nor_a_web_server() {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--package", "rollcall", "--edges", "normal", "--prefix", "none", "--offline"])
+        .args([
+            "tree",
+            "--package",
+            "rollcall-functions",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo tree");

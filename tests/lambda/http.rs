@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use functions::register;
 use lambda_http::Body;
 use lambda_http::http::Request;
-use rollcall::register;
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::domain::event::EventIds;

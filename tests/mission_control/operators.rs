@@ -42,7 +42,7 @@ fn operators_routes() -> Vec<(Method, String)> {
             Route::Default => None,
         })
         .collect();
-    let coded = rollcall::ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()));
+    let coded = functions::ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()));
     assert_eq!(declared, coded.collect(), "template and code declare the same routes");
     declared
         .into_iter()

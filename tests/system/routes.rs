@@ -9,7 +9,7 @@ use crate::support::{Reply, TestSystem};
 
 /// The routes of the envelope's contract; Mission Control's have tests of their own.
 fn routes() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
-    rollcall::ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/v1/"))
+    functions::ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/v1/"))
 }
 
 /// A body that each route would take, without a credential.
@@ -138,14 +138,14 @@ fn methods_of(path: &str) -> BTreeSet<String> {
         template.split('/').count() == path.split('/').count()
             && expected.zip(parts).all(|(expected, part)| expected.starts_with('{') || expected == part)
     };
-    let routes = rollcall::ROUTES.iter().filter(|(_, template, _)| takes(template));
+    let routes = functions::ROUTES.iter().filter(|(_, template, _)| takes(template));
     routes.map(|(method, ..)| (*method).to_owned()).collect()
 }
 
 #[tokio::test]
 async fn a_wrong_method_is_405_with_the_right_ones() {
     let system = TestSystem::start().await;
-    for (_, path, _) in rollcall::ROUTES {
+    for (_, path, _) in functions::ROUTES {
         let right = methods_of(path);
         for wrong in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             if right.contains(wrong.as_str()) {
@@ -218,7 +218,7 @@ fn list(reply: &Reply, header: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_preflight_is_answered_without_a_function() {
     let system = TestSystem::start().await;
-    for (method, path, _) in rollcall::ROUTES {
+    for (method, path, _) in functions::ROUTES {
         let headers = [
             ("origin", "https://app.example"),
             ("access-control-request-method", *method),

@@ -272,7 +272,7 @@ async fn a_sweep_without_time_says_that_it_did_not_come_far() {
     let agent = make_one(&system, silent()).await;
     let app = system.system.app_of_job("sweep").unwrap();
     let tick = || serde_json::from_value(json!({ "source": "rollcall.sweep" })).unwrap();
-    let report = rollcall::sweep::run(app, tick(), START, Instant::now()).await.unwrap();
+    let report = functions::sweep::run(app, tick(), START, Instant::now()).await.unwrap();
     assert!(!report.complete);
     assert_eq!((report.segments_done, report.announced), (0, 0));
     assert_eq!(system.sorted_event_types(&agent).await, Vec::<String>::new());

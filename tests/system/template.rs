@@ -56,11 +56,11 @@ fn the_templates_routes_are_the_codes() {
             }
         }
     }
-    let in_code: BTreeSet<_> = rollcall::ROUTES
+    let in_code: BTreeSet<_> = functions::ROUTES
         .iter()
         .map(|(method, path, binary)| ((*method).to_owned(), (*path).to_owned(), (*binary).to_owned()))
         .collect();
-    assert_eq!(in_code.len(), rollcall::ROUTES.len(), "no route twice");
+    assert_eq!(in_code.len(), functions::ROUTES.len(), "no route twice");
     assert_eq!(declared, in_code);
 }
 
@@ -95,7 +95,7 @@ fn the_templates_functions_are_the_binaries() {
     assert_eq!(declared, binaries);
 
     for binary in &declared {
-        assert!(rollcall::function(binary).is_some(), "{binary} cannot be hosted");
+        assert!(functions::function(binary).is_some(), "{binary} cannot be hosted");
     }
 }
 
@@ -103,8 +103,8 @@ fn the_templates_functions_are_the_binaries() {
 fn every_binary_serves_its_own_function() {
     for function in template().functions {
         let main = file(&format!("functions/bin/{}.rs", function.binary));
-        assert!(main.contains(&format!("rollcall::{}::", function.binary.replace('-', "_"))), "{main}");
-        let is_endpoint = matches!(rollcall::function(&function.binary), Some(Function::Endpoint(_)));
+        assert!(main.contains(&format!("functions::{}::", function.binary.replace('-', "_"))), "{main}");
+        let is_endpoint = matches!(functions::function(&function.binary), Some(Function::Endpoint(_)));
         assert_eq!(is_endpoint, function.routes().next().is_some(), "{}", function.binary);
         assert_eq!(is_endpoint, main.contains("::serve"), "{main}");
     }
@@ -113,7 +113,7 @@ fn every_binary_serves_its_own_function() {
 #[test]
 fn a_functions_environment_is_what_it_reads_and_no_more() {
     for function in template().functions {
-        let code = rollcall::function(&function.binary).expect("a function of that name");
+        let code = functions::function(&function.binary).expect("a function of that name");
         let read: BTreeSet<_> = code.reads().iter().map(|setting| setting.variable().to_owned()).collect();
         let declared: BTreeSet<_> = function.environment.keys().cloned().collect();
         assert_eq!(declared, read, "{}", function.binary);

@@ -90,7 +90,7 @@ fn cold_start(reads: &[Setting]) -> &'static App {
 /// whatever it sets: below that, they log whole events with the callers' keys.
 pub fn log_as_json() {
     let level = env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let ours = [env!("CARGO_CRATE_NAME"), "rollcall"].map(|target| (target, level));
+    let ours = [env!("CARGO_CRATE_NAME"), "functions"].map(|target| (target, level));
     let targets = Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets(ours);
     let lines = tracing_subscriber::fmt::layer()
         .json()
