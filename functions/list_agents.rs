@@ -65,7 +65,14 @@ impl ListAgents {
                     .ok_or_else(|| invalid_query("state", "must be one of pending, active, revoked"))?,
             ),
         };
-        let filter = AgentFilter { board_id: query.uuid("board_id")?, status, state };
+        let name = query.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
+        if name.is_some() && query.text("cursor").is_some() {
+            return Err(invalid_query("cursor", "must not come together with name: use offset"));
+        }
+        if name.as_ref().is_some_and(|name| name.len() > 200) {
+            return Err(invalid_query("name", "must have at most 200 bytes"));
+        }
+        let filter = AgentFilter { name, board_id: query.uuid("board_id")?, status, state };
         Ok(Self {
             filter,
             limit: query.count("limit", 1, 200)?.unwrap_or(200),

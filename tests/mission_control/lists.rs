@@ -364,3 +364,27 @@ async fn a_heartbeat_writes_nothing_to_the_index() {
     }
     assert_eq!(listing().await, before);
 }
+
+#[tokio::test]
+async fn a_list_by_the_beginning_of_the_name_is_in_the_order_of_names() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for (name, board) in [("beta-1", None), ("alpha-2", Some(BOARD)), ("alpha-1", None), ("Alpha", None)] {
+        operator.create(&json!({ "name": name, "board_id": board })).await;
+    }
+    let names = async |query: &str| -> Vec<String> {
+        let list = operator.get(&format!("/api/v1/agents?{query}")).await.json();
+        let items = list["items"].as_array().unwrap_or_else(|| panic!("{list}")).clone();
+        items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("name=alpha").await, ["alpha-1", "alpha-2"]);
+    assert_eq!(names("name=alpha&limit=1&offset=1").await, ["alpha-2"]);
+    assert_eq!(names(&format!("name=alpha&board_id={BOARD}")).await, ["alpha-2"]);
+    assert_eq!(names("name=gamma").await, [""; 0]);
+    assert_eq!(names("name=").await.len(), 4, "an empty name is the beginning of all");
+    let agent = operator.create(&json!({ "name": "before" })).await;
+    operator.patch(&format!("/api/v1/agents/{}", agent.id), &json!({ "name": "alpha-0" })).await;
+    assert_eq!(names("name=alpha").await, ["alpha-0", "alpha-1", "alpha-2"]);
+    let both = operator.get("/api/v1/agents?name=a&cursor=").await;
+    assert_eq!(both.status, 422, "{}", both.text);
+}

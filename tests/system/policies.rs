@@ -84,6 +84,7 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
     let id = agent.id.as_str();
     for (method, path, body) in [
         (Method::GET, AGENTS.to_owned(), String::new()),
+        (Method::GET, format!("{AGENTS}?name=f"), String::new()),
         (Method::GET, agent_path(id, ""), String::new()),
         (Method::PATCH, agent_path(id, ""), json!({ "name": "renamed" }).to_string()),
         (Method::GET, agent_path(id, "/events"), String::new()),

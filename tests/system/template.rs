@@ -153,11 +153,26 @@ fn the_tables_are_those_that_the_code_expects() {
         })
         .map(|(table, index)| (table, index.name.as_str(), index.projection_type.as_str()))
         .collect();
-    assert_eq!(indexes, [("AgentsTable", "by_age", "INCLUDE"), ("TokensTable", "by_age", "ALL")]);
-    let agents = &template.tables[0].global_secondary_indexes[0];
-    let keys: Vec<_> = agents.key_schema.iter().map(|key| key.attribute.as_str()).collect();
-    assert_eq!(keys, ["listing", "listing_key"], "no heartbeat may touch an index");
-    assert_eq!(agents.non_key_attributes, ["board_id", "expires_at"], "no heartbeat may touch an index");
+    assert_eq!(
+        indexes,
+        [
+            ("AgentsTable", "by_age", "INCLUDE"),
+            ("AgentsTable", "by_name", "INCLUDE"),
+            ("TokensTable", "by_age", "ALL"),
+        ]
+    );
+    let of_agents = template.tables[0].global_secondary_indexes.iter().map(|index| {
+        let keys = index.key_schema.iter().map(|key| key.attribute.as_str());
+        keys.chain(index.non_key_attributes.iter().map(String::as_str)).collect::<Vec<_>>()
+    });
+    assert_eq!(
+        of_agents.collect::<Vec<_>>(),
+        [
+            vec!["listing", "listing_key", "board_id", "expires_at"],
+            vec!["listing", "agent_name", "board_id", "expires_at", "listing_key"],
+        ],
+        "no heartbeat may touch an index"
+    );
     for function in template.functions {
         for (variable, value) in function.environment {
             if let Some(table) = variable.strip_suffix("_TABLE") {

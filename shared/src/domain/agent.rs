@@ -276,6 +276,8 @@ impl Agent {
 /// Which agents a list holds.
 #[derive(Clone, Debug, Default)]
 pub struct AgentFilter {
+    /// Only those whose name begins with this.
+    pub name: Option<String>,
     /// Only those of this board.
     pub board_id: Option<Uuid>,
     /// Only those with this status, as Mission Control shows it.

@@ -6,18 +6,25 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures_util::stream::{self, StreamExt};
 
 use super::{Item, Store, broken, failure, from_item, number, string};
-use crate::domain::agent::AgentFilter;
-use crate::domain::agent::{Agent, AgentId};
+use crate::domain::agent::{Agent, AgentFilter, AgentId};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
-/// The index, and the one value of its partition key.
-const INDEX: &str = "by_age";
+/// The one value of the indexes' partition key.
 const LISTING: &str = "agents";
+
+/// The index of all agents by age.
+const INDEX: &str = "by_age";
+
+/// The index by which agents are found by the beginning of their name. Heartbeats never touch a name.
+const NAMES: &str = "by_name";
+
+const IS_NOT_EXPIRED: &str = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)";
 
 /// Sorts after every `listing_key`, which begin with a digit.
 const NEWEST: &str = "~";
@@ -104,6 +111,10 @@ impl Store {
     ) -> Result<(Vec<Agent>, usize), StoreError> {
         let mut places = Vec::new();
         let mut cursor = Some(NEWEST.to_owned());
+        if let Some(beginning) = &filter.name {
+            places = self.places_by_name(filter, beginning, now).await?;
+            cursor = None;
+        }
         while let Some(after) = cursor {
             let (found, more) = self.places_after(filter, &after, WALK, now).await?;
             places.extend(found);
@@ -127,27 +138,61 @@ impl Store {
         limit: i32,
         now: Timestamp,
     ) -> Result<(Vec<Position>, Option<String>), StoreError> {
-        let mut only = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)".to_owned();
-        let mut request = self
+        let request = self
             .client
             .query()
-            .table_name(self.tables.agents.get())
             .index_name(INDEX)
             .key_condition_expression("listing = :listing AND listing_key < :cursor")
-            .expression_attribute_values(":listing", string(LISTING))
             .expression_attribute_values(":cursor", string(cursor))
-            .expression_attribute_values(":now_seconds", number(now.as_seconds()))
             .scan_index_forward(false)
             .limit(limit);
-        if let Some(board_id) = filter.board_id {
-            only.push_str(" AND board_id = :board_id");
-            request = request.expression_attribute_values(":board_id", string(board_id));
-        }
-        let output = request.filter_expression(only).send().await.map_err(|error| failure(&error))?;
+        let output = self.listed(request, filter, now).send().await.map_err(|error| failure(&error))?;
         let places =
             output.items.unwrap_or_default().into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let more = output.last_evaluated_key.map(|mut key| text(&mut key, "listing_key")).transpose()?;
         Ok((places, more))
+    }
+
+    /// The places of all agents whose name begins so, in the order of their names.
+    async fn places_by_name(
+        &self,
+        filter: &AgentFilter,
+        beginning: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Position>, StoreError> {
+        let mut places = Vec::new();
+        let mut next: Option<Item> = None;
+        loop {
+            let request = self
+                .client
+                .query()
+                .index_name(NAMES)
+                .key_condition_expression("listing = :listing AND begins_with(agent_name, :beginning)")
+                .expression_attribute_values(":beginning", string(beginning))
+                .set_exclusive_start_key(next);
+            let output = self.listed(request, filter, now).send().await.map_err(|error| failure(&error))?;
+            for row in output.items.unwrap_or_default() {
+                places.push(place(row)?);
+            }
+            next = output.last_evaluated_key;
+            if next.is_none() {
+                return Ok(places);
+            }
+        }
+    }
+
+    /// A query of one of the indexes, without what is expired or on another board.
+    fn listed(&self, query: QueryFluentBuilder, filter: &AgentFilter, now: Timestamp) -> QueryFluentBuilder {
+        let query = query
+            .table_name(self.tables.agents.get())
+            .expression_attribute_values(":listing", string(LISTING))
+            .expression_attribute_values(":now_seconds", number(now.as_seconds()));
+        match filter.board_id {
+            None => query.filter_expression(IS_NOT_EXPIRED),
+            Some(board_id) => query
+                .filter_expression(format!("{IS_NOT_EXPIRED} AND board_id = :board_id"))
+                .expression_attribute_values(":board_id", string(board_id)),
+        }
     }
 
     /// The rows of these places, by agent id. An agent that was deleted since is missing.
