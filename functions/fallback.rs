@@ -3,11 +3,11 @@
 //! It also gets the browsers' preflights, since on AWS a `$default` route catches `OPTIONS` as well. API Gateway
 //! adds the CORS headers; a preflight only needs a success to add them to.
 
+use std::future::ready;
+
 use lambda_http::Request;
 use lambda_http::http::Method;
-use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
-use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind};
 use shared::wire::route::without_mapping;
@@ -15,17 +15,14 @@ use shared::wire::route::without_mapping;
 use crate::ROUTES;
 
 /// The function and what it reads.
-pub const FUNCTION: Endpoint = Endpoint {
-    name: "fallback",
-    reads: &[],
-    handler: |app, request, now| Box::pin(handle(app, request, now)),
-};
+pub const FUNCTION: Endpoint =
+    Endpoint { name: "fallback", reads: &[], handler: |_, request, _| Box::pin(ready(handle(&request))) };
 
 /// Refuses whatever no route takes, except `OPTIONS`.
 ///
 /// # Errors
 /// 405 with `Allow` where the path has other methods, 308 where it has a slash too many, else 404.
-pub async fn handle(_app: &App, request: Request, _now: Timestamp) -> Result<Answer, ApiError> {
+pub fn handle(request: &Request) -> Result<Answer, ApiError> {
     if request.method() == Method::OPTIONS {
         return Ok(Answer::no_content());
     }

@@ -1,5 +1,6 @@
 //! Lambda's part for streams: reads the changes of a table, and hands them to a function, batch by batch.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -163,9 +164,9 @@ impl StreamReader {
                 page.set_exclusive_start_shard_id(after).send().await.map_err(|error| chain(&error))?;
             let Some(stream) = page.stream_description else { return Ok(()) };
             for shard_id in stream.shards.unwrap_or_default().into_iter().filter_map(|shard| shard.shard_id) {
-                if !shards.contains_key(&shard_id) {
-                    let iterator = self.iterator(&shard_id, start.clone(), None).await?;
-                    shards.insert(shard_id, Shard { iterator, last: None });
+                if let Entry::Vacant(unknown) = shards.entry(shard_id) {
+                    let iterator = self.iterator(unknown.key(), start.clone(), None).await?;
+                    unknown.insert(Shard { iterator, last: None });
                 }
             }
             after = stream.last_evaluated_shard_id;

@@ -2,6 +2,7 @@
 //! panics: a stranger writes its paths, queries and headers.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use aws_smithy_types::base64;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
@@ -56,7 +57,7 @@ fn encoded(text: &str, more: &[u8]) -> String {
         if is_allowed(byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _infallible = write!(encoded, "%{byte:02X}");
         }
         encoded
     })

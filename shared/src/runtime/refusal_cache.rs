@@ -1,4 +1,4 @@
-//! RefusalCache that an environment remembers, so that a caller in a loop costs nothing.
+//! The refusals that an environment remembers, so that a caller in a loop costs nothing.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};

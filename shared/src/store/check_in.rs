@@ -87,6 +87,7 @@ impl OfflineMark {
 
 /// For each slot, the counters that a write in it removes: all but those of the window before, its own and the next,
 /// `b2,b3,…,c11`. Calls of two windows may be written out of order, and must not erase each other's counter.
+#[expect(clippy::cast_possible_truncation, reason = "13")]
 static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
     let is_stale = |slot: i64, other: i64| (other - slot + 1).rem_euclid(SLOTS) > 2;
     std::array::from_fn(|slot| {
@@ -140,7 +141,7 @@ fn expression(
             values.insert(":health".to_owned(), string(health.as_str()));
         }
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => {
-            remove.push_str(", health")
+            remove.push_str(", health");
         }
         (HealthReport::Keep, _) => {}
     }

@@ -32,7 +32,7 @@ pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops
         Some(IpAddr::V6(address)) => network_64(address),
         None => {
             UNREADABLE.call_once(|| {
-                warn!("an address of a caller that cannot be read: is TrustedProxyHops right?")
+                warn!("an address of a caller that cannot be read: is TrustedProxyHops right?");
             });
             text.chars().filter(char::is_ascii_graphic).take(LONGEST_UNREADABLE).collect()
         }
