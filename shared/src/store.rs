@@ -48,7 +48,7 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 const CONNECTING_TIME: Duration = Duration::from_secs(1);
 
 /// How often a change starts again after it lost its first race, before the caller is asked to come back.
-pub(crate) const RACES: u32 = 3;
+const RACES: u32 = 3;
 
 /// The longest pause before a change starts again. Each one takes a random part of it.
 const RACE_JITTER: Duration = Duration::from_millis(50);
@@ -197,9 +197,21 @@ async fn transact(client: &Client, writes: Vec<TransactWriteItem>) -> Result<Tra
     }
 }
 
-/// Waits a random part of [`RACE_JITTER`] before a change starts again.
-async fn pause_after_lost_race() {
-    tokio::time::sleep(RACE_JITTER.mul_f64(rand::random())).await;
+/// Counts the races that a change has lost: it starts again after each, and pauses before it does.
+#[derive(Default)]
+struct Races {
+    tried: u32,
+}
+
+impl Races {
+    /// Whether to try once more; after a lost race only when a random part of [`RACE_JITTER`] has passed.
+    async fn again(&mut self) -> bool {
+        if self.tried > 0 && self.tried <= RACES {
+            tokio::time::sleep(RACE_JITTER.mul_f64(rand::random())).await;
+        }
+        self.tried += 1;
+        self.tried <= RACES + 1
+    }
 }
 
 /// Errors of the service that pass by themselves. The SDK has already tried again.

@@ -31,7 +31,7 @@ impl Window {
         self.0
     }
 
-    /// Its place in the ring of an agent's counters: 0 to 60.
+    /// Its place in the ring of an agent's counters: 0 to 12.
     #[must_use]
     pub const fn slot(self) -> i64 {
         self.0 % SLOTS
@@ -55,7 +55,7 @@ impl Window {
 pub enum Policy {
     /// Heartbeats of one agent.
     Heartbeats,
-    /// Every other call of one agent, so that events never starve heartbeats.
+    /// Events of one agent, so that they never starve its heartbeats.
     Events,
     /// Registrations from one address.
     Registrations,
@@ -90,6 +90,15 @@ pub struct Quota {
     pub remaining: u32,
     /// When the window ends and the count begins anew.
     pub resets_at: Timestamp,
+}
+
+/// What came of counting a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Within the limit.
+    Within(Quota),
+    /// Over the limit: the call was not counted.
+    Over(Quota),
 }
 
 impl Quota {

@@ -7,7 +7,7 @@ use lambda_http::request::RequestContext;
 use super::app::App;
 use crate::domain::agent::{Agent, AgentId};
 use crate::domain::credential::ApiKey;
-use crate::domain::rate_limit::{Policy, Quota};
+use crate::domain::rate_limit::{Counted, Policy, Quota};
 use crate::domain::registration::Verification;
 use crate::time::Timestamp;
 use crate::wire::error::ApiError;
@@ -82,10 +82,13 @@ impl App {
         limit: u32,
         now: Timestamp,
     ) -> Result<Quota, ApiError> {
-        self.store.count_call(policy, address, limit, now).await?.map_err(|quota| {
-            self.refusals.address_over_limit(address, quota);
-            ApiError::rate_limited(quota)
-        })
+        match self.store.count_call(policy, address, limit, now).await? {
+            Counted::Within(quota) => Ok(quota),
+            Counted::Over(quota) => {
+                self.refusals.address_over_limit(address, quota);
+                Err(ApiError::rate_limited(quota))
+            }
+        }
     }
 
     fn source_address(&self, request: &Request) -> String {

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::check_in::{KEY_IS_VALID, counter};
 use super::listing::listing_attributes;
-use super::{Item, RACES, Store, Transaction, changes::config_json};
-use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, to_item, transact};
+use super::{Item, Races, Store, Transaction, changes::config_json};
+use super::{binary, broken, from_item, moment, number, string, to_item, transact};
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::check_in::{Call, HealthReport};
 use crate::domain::credential::ApiKey;
@@ -31,7 +31,7 @@ impl Store {
     /// up; `None` says that it has let in another agent.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn register(
         &self,
         new: &NewAgent,
@@ -45,7 +45,7 @@ impl Store {
     /// Creates an active agent under a key of its own, with its event.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn create_active(
         &self,
         new: &NewAgent,
@@ -64,10 +64,8 @@ impl Store {
         one_off: Option<&TokenRow>,
         now: Timestamp,
     ) -> Result<Option<(Box<Agent>, ApiKey)>, StoreError> {
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let key = ApiKey::generate();
             let (name, retention) = (new.name.clone(), *self.pending_retention.get());
             let agent = admit(Agent::pending(&key, name, new.board_id, new.heartbeat, now, retention));
@@ -86,7 +84,7 @@ impl Store {
     /// Creates the agent of a name by its first heartbeat, with its event. Whoever loses the race beats again.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] conflicts.
+    /// [`StoreError::Contended`] after every conflict.
     pub async fn enroll(&self, new: &NewEnrolled<'_>, now: Timestamp) -> Result<Creation, StoreError> {
         let key = ApiKey::with_key_id(NewEnrolled::key_id(new.namespace, new.board_id, &new.name));
         let (name, retention) = (new.name.clone(), *self.pending_retention.get());
@@ -104,10 +102,8 @@ impl Store {
             let payload = json!({ "reason": "reported", "last_seen_at": now.to_string() });
             events.push(self.record(agent.agent_id, kind::AGENT_OFFLINE, new.actor, &payload, now));
         }
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             match self.create(row.clone(), &agent, &events, new.one_off, now).await? {
                 Transaction::Applied => return Ok(Creation::Created(Box::new(agent), key)),
                 Transaction::Refused(ONE_OFF_TOKEN, _) if new.one_off.is_some() => {
@@ -177,7 +173,7 @@ impl Store {
     /// that an enrollment token created unapproved does not verify itself.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn verify(
         &self,
         key: &ApiKey,
@@ -193,10 +189,8 @@ impl Store {
         if actor == Actor::Agent {
             condition.push_str(" AND attribute_not_exists(enrollment_namespace)");
         }
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let activate = Update::builder()
                 .table_name(self.tables.agents.get())
                 .key("agent_id", string(agent_id))

@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
 use serde_json::{Map, Value, json};
 
-use super::{RACES, Store, Transaction};
-use super::{binary, broken, failure, from_item, moment, number, pause_after_lost_race, string, transact};
+use super::{Races, Store, Transaction};
+use super::{binary, broken, failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{Agent, AgentId, AgentState, FIRST_BEAT_GRACE, millis};
 use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::credential::{ApiKey, KeyDigest};
@@ -212,7 +212,7 @@ impl Store {
         self.change(agent_id, actor, now, |agent| Ok(patch.change(agent, now))).await
     }
 
-    /// Reads, decides and writes, until nobody else is in between: at most [`RACES`] times more.
+    /// Reads, decides and writes, until nobody else is in between: as often as `Races` allows.
     async fn change(
         &self,
         agent_id: AgentId,
@@ -220,10 +220,8 @@ impl Store {
         now: Timestamp,
         decide: impl Fn(&Agent) -> Result<Option<Change>, &'static str>,
     ) -> Result<Changed, StoreError> {
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let Some(agent) = self.agent(agent_id, now).await? else {
                 return Ok(Changed::NoSuchAgent);
             };
@@ -269,7 +267,7 @@ impl Store {
     /// The key that was read must still be the current one: of two rotations at once, one is overtaken.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] conflicts; a rotation by somebody else is
+    /// [`StoreError::Contended`] after every conflict; a rotation by somebody else is
     /// [`Changed::Overtaken`].
     pub async fn rotate_key(
         &self,
@@ -280,10 +278,8 @@ impl Store {
     ) -> Result<Changed<(Box<Agent>, ApiKey)>, StoreError> {
         let key = ApiKey::with_key_id(agent.key_id);
         let change = rotation(agent, key.digest(), overlap, now);
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             match self.apply(agent.agent_id, &change, actor, now).await? {
                 Transaction::Applied => return Ok(Changed::Done((Box::new(change.after), key))),
                 Transaction::Refused(..) => return Ok(Changed::Overtaken),
@@ -296,17 +292,15 @@ impl Store {
     /// Removes an agent, with the event. Its events stay.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn delete_agent(
         &self,
         agent_id: AgentId,
         actor: Actor,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let Some(agent) = self.agent(agent_id, now).await? else { return Ok(()) };
             let delete = Delete::builder()
                 .table_name(self.tables.agents.get())

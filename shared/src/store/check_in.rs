@@ -11,8 +11,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use serde_json::json;
 
-use super::{Item, RACES, Store, Transaction, Write};
-use super::{binary, broken, from_item, moment, number, pause_after_lost_race, string, transact, update};
+use super::{Item, Races, Store, Transaction, Write};
+use super::{binary, broken, from_item, moment, number, string, transact, update};
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::check_in::{Call, Caller, CheckIn, HealthReport};
 use crate::domain::event::{Event, kind};
@@ -299,14 +299,12 @@ impl Store {
     /// Authenticates, rate limits and renews the lease: one write, if nothing changes but the lease.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn check_in(&self, caller: &Caller, call: Call, now: Timestamp) -> Result<CheckIn, StoreError> {
         let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
         let steady = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let row = match attempt.write(steady).await? {
                 Write::Applied(row) => {
                     let used = attempt.used(&row)?;

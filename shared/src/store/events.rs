@@ -10,10 +10,8 @@ use aws_sdk_dynamodb::types::{
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{RACES, Store, Transaction};
-use super::{
-    broken, failure, from_item, number, pause_after_lost_race, service_failure, string, to_item, transact,
-};
+use super::{Races, Store, Transaction};
+use super::{broken, failure, from_item, number, service_failure, string, to_item, transact};
 use crate::domain::agent::AgentId;
 use crate::domain::event::EventPage;
 use crate::domain::event::{Actor, Event, Marker, Posting, expiry};
@@ -135,10 +133,8 @@ impl Store {
     }
 
     async fn put_one(&self, event: &Event) -> Result<Uuid, StoreError> {
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let request = self
                 .client
                 .put_item()
@@ -210,10 +206,8 @@ impl Store {
     /// Stores an event and its marker, or finds the event that the same id stored before.
     async fn put_once(&self, event: &Event, own_id: &str, now: Timestamp) -> Result<Uuid, StoreError> {
         let marker = event.marker(own_id);
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let mark = Put::builder()
                 .table_name(self.tables.events.get())
                 .set_item(Some(to_item(&marker)?))

@@ -4,10 +4,8 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Item, RACES, Store, Transaction, Write};
-use super::{
-    broken, failure, from_item, moment, number, pause_after_lost_race, string, to_item, transact, update,
-};
+use super::{Item, Races, Store, Transaction, Write};
+use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
 use crate::domain::credential::{Token, TokenKind};
 use crate::domain::event::{Actor, Event, kind};
 use crate::domain::failure::StoreError;
@@ -24,7 +22,7 @@ impl Store {
     /// Mints a token, with its event. `None`: there is no enrollment token that it could succeed.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn mint_token(
         &self,
         request: &TokenRequest,
@@ -38,10 +36,8 @@ impl Store {
                 _ => return Ok(None),
             },
         };
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let token = Token::generate(request.kind);
             let row = request.row(&token, namespace.clone(), now);
             let mut item = to_item(&row)?;
@@ -156,12 +152,10 @@ impl Store {
     /// Deletes a token, with its event. One that is gone stays gone.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn delete_token(&self, token_id: Uuid, actor: Actor, now: Timestamp) -> Result<(), StoreError> {
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let Some(row) = self.token_row(token_id).await? else { return Ok(()) };
             let delete = Delete::builder()
                 .table_name(self.tables.tokens.get())

@@ -1,31 +1,28 @@
 //! Rate-limit windows that no agent's row holds: by address, or by agent for its own rotations.
 
-use super::{RACES, Store, Write, number, pause_after_lost_race, string, update};
+use super::{Races, Store, Write, number, string, update};
 use crate::domain::failure::StoreError;
-use crate::domain::rate_limit::{Policy, Quota, WINDOW, Window};
+use crate::domain::rate_limit::{Counted, Policy, Quota, WINDOW, Window};
 use crate::time::Timestamp;
 
 impl Store {
-    /// Counts a call in the current window: one write. `counted_by` is an address, or an agent's id. `Err` inside:
-    /// over the limit.
+    /// Counts a call in the current window: one write. `counted_by` is an address, or an agent's id.
     ///
     /// The key names the window, so no counter is ever reset; its row goes a window after its end.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] after [`RACES`] lost races.
+    /// [`StoreError::Contended`] after every lost race.
     pub async fn count_call(
         &self,
         policy: Policy,
         counted_by: &str,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Result<Quota, Quota>, StoreError> {
+    ) -> Result<Counted, StoreError> {
         let window = Window::at(now);
         let expires_at = window.ends_at().plus(WINDOW).as_seconds();
-        for race in 0..=RACES {
-            if race > 0 {
-                pause_after_lost_race().await;
-            }
+        let mut races = Races::default();
+        while races.again().await {
             let request = self
                 .client
                 .update_item()
@@ -41,9 +38,9 @@ impl Store {
                     let calls = row.get("calls").and_then(|calls| calls.as_n().ok()?.parse().ok());
                     let used =
                         calls.ok_or_else(|| StoreError::Broken("a window without calls".to_owned()))?;
-                    return Ok(Ok(Quota::after(policy, limit, used, now)));
+                    return Ok(Counted::Within(Quota::after(policy, limit, used, now)));
                 }
-                Write::Refused(_) => return Ok(Err(Quota::after(policy, limit, limit, now))),
+                Write::Refused(_) => return Ok(Counted::Over(Quota::after(policy, limit, limit, now))),
                 Write::Conflicted => {}
             }
         }
