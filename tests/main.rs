@@ -19,6 +19,7 @@ mod mission_control {
     mod lists;
     mod operators;
     mod rotate;
+    mod schema;
     mod tokens;
 }
 
