@@ -340,13 +340,18 @@ async fn no_event_of_a_strangers_making_panics_or_writes_an_error_line() {
         let reply = call(&health, event.clone()).await;
         assert_eq!(reply.status, 200, "{event}");
     }
+    // What no gateway lets through is an error of its invocation, and a warning.
+    let name_that_is_no_token = with_header(request("GET", "/health"), "a name", "x");
+    assert!(health.invoke(name_that_is_no_token).await.is_error());
     let mut broken = post("/api/agents/register", &json!({ "name": "a" }));
     broken["isBase64Encoded"] = json!(true);
     let register = deployment.function("register").await;
     let reply = call(&register, broken).await;
     assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
-    for lambda in [health, register] {
+    for (lambda, warnings) in [(health, 1), (register, 0)] {
         lambda.stop().await;
-        assert_eq!(lambda.logs(), Vec::<String>::new());
+        let records = log_records(&lambda);
+        assert_eq!(records.len(), warnings, "{records:?}");
+        assert!(records.iter().all(|record| record["level"] == "WARN"), "{records:?}");
     }
 }

@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 /// # Errors
 /// The Runtime API is gone.
 pub async fn serve(endpoint: Endpoint) -> Result<(), Error> {
-    let app = cold_start(endpoint.reads);
+    let app = cold_start(endpoint.reads, LevelFilter::OFF);
     app.store.connect().await;
     serve_requests(app, endpoint.handler).await
 }
@@ -32,13 +32,14 @@ pub async fn serve(endpoint: Endpoint) -> Result<(), Error> {
 /// # Errors
 /// The Runtime API is gone.
 pub async fn serve_unconnected(endpoint: Endpoint) -> Result<(), Error> {
-    serve_requests(cold_start(endpoint.reads), endpoint.handler).await
+    serve_requests(cold_start(endpoint.reads, LevelFilter::OFF), endpoint.handler).await
 }
 
 async fn serve_requests(app: &'static App, handler: Handler) -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let event =
             serde_json::from_str::<ApiGatewayV2httpRequest>(event.payload.get()).map_err(|error| {
+                warn!(cause = %error, "an event that is not API Gateway's");
                 Diagnostic { error_type: "Invalid".to_owned(), error_message: error.to_string() }
             })?;
         let (request, problem) = gateway_event::request(event);
@@ -57,7 +58,7 @@ async fn serve_requests(app: &'static App, handler: Handler) -> Result<(), Error
 /// # Errors
 /// The Runtime API is gone.
 pub async fn run(job: Job) -> Result<(), Error> {
-    let app = cold_start(job.reads);
+    let app = cold_start(job.reads, LevelFilter::ERROR);
     app.store.connect().await;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let now = Timestamp::now();
@@ -70,8 +71,8 @@ pub async fn run(job: Job) -> Result<(), Error> {
 
 /// The app of this process. A broken environment ends the process here, with one line in the log: an error that
 /// `main` returns would be written once more, and not as JSON.
-fn cold_start(reads: &[Setting]) -> &'static App {
-    log_as_json();
+fn cold_start(reads: &[Setting], failures: LevelFilter) -> &'static App {
+    log_as_json(failures);
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         // A warning, with the place: the error that it makes of its request is logged as well.
@@ -86,12 +87,21 @@ fn cold_start(reads: &[Setting]) -> &'static App {
     }
 }
 
+/// Where the runtime logs that an invocation ended with an error.
+const FAILURES: &str = "lambda_runtime::layers::panic";
+
 /// One JSON object per line, at the level that Lambda's logging configuration sets. Libraries stay at `INFO`
 /// whatever it sets: below that, they log whole events with the callers' keys.
-pub fn log_as_json() {
+///
+/// `failures` is the level for what the runtime says of invocations that end with an error. A job's failure is such a
+/// line; an endpoint's only errors are events that are not API Gateway's, which are logged here as warnings.
+fn log_as_json(failures: LevelFilter) {
     let level = env("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let ours = [env!("CARGO_CRATE_NAME"), "functions"].map(|target| (target, level));
-    let targets = Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets(ours);
+    let targets = Targets::new()
+        .with_default(level.min(LevelFilter::INFO))
+        .with_targets(ours)
+        .with_target(FAILURES, failures);
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
