@@ -215,7 +215,9 @@ async fn create_table(client: &Client, table: &Table) -> Result<(), String> {
     }
     match request.send().await {
         Ok(_) => {}
-        Err(error) if error.code() == Some("ResourceInUseException") => return Ok(()),
+        Err(error) if error.code() == Some("ResourceInUseException") => {
+            return has_the_indexes(client, table).await;
+        }
         Err(error) => return Err(chain(&error)),
     }
     until_active(client, &table.name).await?;
@@ -224,6 +226,21 @@ async fn create_table(client: &Client, table: &Table) -> Result<(), String> {
     let request = client.update_time_to_live().table_name(&table.name);
     let request = request.time_to_live_specification(ttl.build().map_err(sdk)?);
     request.send().await.map(|_| ()).map_err(|error| chain(&error))
+}
+
+/// Whether a table that is there already has the template's indexes: an earlier build may have made it.
+async fn has_the_indexes(client: &Client, table: &Table) -> Result<(), String> {
+    let described = client.describe_table().table_name(&table.name).send().await;
+    let description = described.map_err(|error| chain(&error))?.table;
+    let there = description.and_then(|table| table.global_secondary_indexes).unwrap_or_default();
+    let is_there = |name: &str| there.iter().any(|index| index.index_name() == Some(name));
+    match table.global_secondary_indexes.iter().find(|index| !is_there(&index.name)) {
+        None => Ok(()),
+        Some(missing) => Err(format!(
+            "it was made by an earlier build, without the index {}: start with another folder or table prefix",
+            missing.name
+        )),
+    }
 }
 
 fn key_schema(keys: &[KeyElement]) -> Result<Vec<KeySchemaElement>, String> {

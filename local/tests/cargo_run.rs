@@ -424,6 +424,16 @@ async fn what_stands_in_its_way_is_one_line() {
 }
 
 #[tokio::test]
+async fn a_folder_of_an_earlier_build_without_an_index_is_one_line() {
+    let folder = Folder::new();
+    let shipped = fs::read_to_string(Options::default().template).expect("the template");
+    fs::write(folder.file("earlier.yaml"), shipped.replace("by_name", "by_another_name")).expect("a file");
+    folder.start(&["--template", "earlier.yaml"]).await.stop().await;
+    let refused = folder.refused(&["--port", "0"]).await;
+    assert!(refused.contains("AgentsTable") && refused.contains("without the index by_name"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_folder_that_is_in_use_is_one_line_until_it_is_free() {
     let folder = Folder::new();
     let run = folder.start(&[]).await;
