@@ -388,3 +388,60 @@ async fn a_list_by_the_beginning_of_the_name_is_in_the_order_of_names() {
     let both = operator.get("/api/v1/agents?name=a&cursor=").await;
     assert_eq!(both.status, 422, "{}", both.text);
 }
+
+/// For docs/api.md: what the two indexes add to the rows' own units, where they change.
+#[tokio::test]
+async fn the_indexes_are_paid_by_creations_changes_and_removals_alone() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    operator.get("/api/v1/agents").await;
+    let mut paid = Vec::new();
+    let mut note = |what: &'static str| paid.push((what, system.proxy.take().write_units()));
+    note("before");
+    let pending = system.registered("pending").await;
+    note("register");
+    system.verify(&pending.key).await.data();
+    note("verify");
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    note("create");
+    let path = agent_path(&agent.id, "");
+    for (what, body) in [
+        ("name", json!({ "name": "b" })),
+        ("board", json!({ "board_id": BOARD })),
+        ("limit", json!({ "rate_limit_per_minute": 7 })),
+    ] {
+        operator.patch(&path, &body).await;
+        note(what);
+    }
+    operator.send(reqwest::Method::DELETE, &path, "").await;
+    note("delete");
+    let reusable = system.enrollment_token(json!({})).await;
+    let one_off = system.enrollment_token(json!({ "reusable": false })).await;
+    for (what, token) in [("first", &reusable), ("by name", &reusable), ("one-off", &one_off)] {
+        note("minting, or nothing");
+        Client::x_agent_token(&system, token).beat_as(what).await;
+        note(what);
+    }
+    // Of a transaction: 2 for each row and 1 for each index entry that is written or removed.
+    let expected = [
+        ("before", None),
+        ("register", Some(5.0 + 2.0)),
+        ("verify", Some(4.0 + 2.0)),
+        ("create", Some(4.0 + 2.0)),
+        ("name", Some(4.0 + 2.0)),
+        ("board", Some(4.0 + 2.0)),
+        ("limit", Some(4.0)),
+        ("delete", Some(4.0 + 2.0)),
+        ("minting, or nothing", None),
+        // The hour's first use of each token is noted in its row, and in the tokens' index.
+        ("first", Some(6.0 + 2.0 + 2.0)),
+        ("minting, or nothing", None),
+        ("by name", Some(6.0 + 2.0)),
+        ("minting, or nothing", None),
+        ("one-off", Some(7.0 + 2.0 + 2.0)),
+    ];
+    for ((what, units), (of, expected)) in paid.into_iter().zip(expected) {
+        assert_eq!(what, of);
+        assert!(expected.is_none_or(|expected| (units - expected).abs() < 0.01), "{what}: {units}");
+    }
+}
