@@ -23,6 +23,15 @@ pub enum Approval {
     Operator,
 }
 
+/// What channels may be sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookTargets {
+    /// Public addresses, by https.
+    Public,
+    /// Any address, also by http: for a laptop, whose network is its owner's.
+    Any,
+}
+
 /// One thing that a function may read of the configuration: a variable of its environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Setting {
@@ -34,6 +43,12 @@ pub enum Setting {
     WindowsTable,
     /// The table of operator and enrollment tokens.
     TokensTable,
+    /// The table of channels and silences.
+    ChannelsTable,
+    /// The table of channels' addresses and signing secrets.
+    SecretsTable,
+    /// The table of what was told, and of its deliveries.
+    AlertsTable,
     /// Who may register: `open` or `enrollment`.
     Registration,
     /// What makes a pending agent active: `key` or `operator`.
@@ -54,6 +69,10 @@ pub enum Setting {
     SweepSegments,
     /// Proxies in front whose `X-Forwarded-For` entries are trusted.
     TrustedProxyHops,
+    /// Days for which messages and their deliveries are kept.
+    AlertRetention,
+    /// What channels may be sent to: `public` addresses by https, or `any`.
+    WebhookTargets,
 }
 
 impl Setting {
@@ -65,6 +84,9 @@ impl Setting {
             Self::EventsTable => "EVENTS_TABLE",
             Self::WindowsTable => "WINDOWS_TABLE",
             Self::TokensTable => "TOKENS_TABLE",
+            Self::ChannelsTable => "CHANNELS_TABLE",
+            Self::SecretsTable => "SECRETS_TABLE",
+            Self::AlertsTable => "ALERTS_TABLE",
             Self::Registration => "REGISTRATION",
             Self::Approval => "APPROVAL",
             Self::RateLimit => "RATE_LIMIT_PER_MINUTE",
@@ -75,6 +97,8 @@ impl Setting {
             Self::PendingRetention => "PENDING_RETENTION_DAYS",
             Self::SweepSegments => "SWEEP_SEGMENTS",
             Self::TrustedProxyHops => "TRUSTED_PROXY_HOPS",
+            Self::AlertRetention => "ALERT_RETENTION_DAYS",
+            Self::WebhookTargets => "WEBHOOK_TARGETS",
         }
     }
 }
@@ -111,6 +135,12 @@ pub struct Tables {
     pub windows: Given<String>,
     /// Operator and enrollment tokens.
     pub tokens: Given<String>,
+    /// Channels and silences.
+    pub channels: Given<String>,
+    /// Channels' addresses and signing secrets.
+    pub secrets: Given<String>,
+    /// What was told, and its deliveries.
+    pub alerts: Given<String>,
 }
 
 impl Tables {
@@ -147,6 +177,10 @@ pub struct Config {
     pub sweep_segments: Given<NonZero<u8>>,
     /// See [`Setting::TrustedProxyHops`].
     pub trusted_proxy_hops: Given<usize>,
+    /// See [`Setting::AlertRetention`].
+    pub alert_retention: Given<Duration>,
+    /// See [`Setting::WebhookTargets`].
+    pub webhook_targets: Given<WebhookTargets>,
 }
 
 /// An environment variable that is missing or does not parse.
@@ -184,6 +218,9 @@ impl Config {
                 events: env.given(Setting::EventsTable, text)?,
                 windows: env.given(Setting::WindowsTable, text)?,
                 tokens: env.given(Setting::TokensTable, text)?,
+                channels: env.given(Setting::ChannelsTable, text)?,
+                secrets: env.given(Setting::SecretsTable, text)?,
+                alerts: env.given(Setting::AlertsTable, text)?,
             },
             registration: env.given(Setting::Registration, |value| {
                 word(value, [("open", Registration::Open), ("enrollment", Registration::Enrollment)])
@@ -199,6 +236,10 @@ impl Config {
             pending_retention: env.given(Setting::PendingRetention, days)?,
             sweep_segments: env.given(Setting::SweepSegments, number)?,
             trusted_proxy_hops: env.given(Setting::TrustedProxyHops, number)?,
+            alert_retention: env.given(Setting::AlertRetention, days)?,
+            webhook_targets: env.given(Setting::WebhookTargets, |value| {
+                word(value, [("public", WebhookTargets::Public), ("any", WebhookTargets::Any)])
+            })?,
         })
     }
 }

@@ -2,11 +2,15 @@
 
 pub mod agent;
 pub mod change;
+pub mod channel;
 pub mod check_in;
+pub mod concern;
 pub mod credential;
 pub mod event;
 pub mod failure;
+pub mod fleet;
 pub mod heartbeat;
+pub mod notification;
 pub mod rate_limit;
 pub mod registration;
 pub mod token;

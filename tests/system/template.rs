@@ -140,10 +140,14 @@ fn the_tables_are_those_that_the_code_expects() {
             ("EventsTable", vec![("agent_id", "HASH"), ("event_id", "RANGE")], Some("NEW_IMAGE")),
             ("WindowsTable", vec![("window_id", "HASH")], None),
             ("TokensTable", vec![("token_id", "HASH")], None),
+            ("ChannelsTable", vec![("listing", "HASH"), ("channel_id", "RANGE")], None),
+            ("SecretsTable", vec![("channel_id", "HASH")], None),
+            ("AlertsTable", vec![("alert_log", "HASH"), ("alert_key", "RANGE")], Some("KEYS_ONLY")),
         ]
     );
     for table in &template.tables {
-        assert_eq!(table.ttl_attribute.as_deref(), Some("expires_at"), "{}", table.logical_id);
+        let expires = (table.logical_id != "SecretsTable").then_some("expires_at");
+        assert_eq!(table.ttl_attribute.as_deref(), expires, "{}", table.logical_id);
     }
     let indexes: Vec<_> = template
         .tables
@@ -159,6 +163,7 @@ fn the_tables_are_those_that_the_code_expects() {
             ("AgentsTable", "by_age", "INCLUDE"),
             ("AgentsTable", "by_name", "INCLUDE"),
             ("TokensTable", "by_age", "ALL"),
+            ("AlertsTable", "by_due", "KEYS_ONLY"),
         ]
     );
     let of_agents = template.tables[0].global_secondary_indexes.iter().map(|index| {

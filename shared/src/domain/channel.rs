@@ -1,0 +1,124 @@
+//! Channels: to whom alerts are told, and by what.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::concern::Concern;
+use crate::time::Timestamp;
+
+/// The most channels of a deployment: each is one query a minute.
+pub const CHANNELS_LIMIT: usize = 50;
+
+/// The id of a channel, drawn at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChannelId(Uuid);
+
+impl ChannelId {
+    /// A new id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Builder::from_random_bytes(rand::random()).into_uuid())
+    }
+
+    /// The id in a path or a row.
+    #[must_use]
+    pub const fn of(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// In what form a channel is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelKind {
+    /// JSON with a signature, by Standard Webhooks 1.0: <https://www.standardwebhooks.com>.
+    Webhook,
+    /// An incoming webhook of Slack.
+    Slack,
+    /// A webhook of Discord.
+    Discord,
+}
+
+/// Whether a channel is told anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelState {
+    /// It is.
+    Enabled,
+    /// Not until an operator says so.
+    Paused,
+    /// Its receiver said that it is gone, or has failed for days.
+    Disabled,
+}
+
+/// A row of the `channels` table. Where it sends to is in `secrets`: an address is often a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// Its id.
+    pub channel_id: ChannelId,
+    /// In what form it is told.
+    pub kind: ChannelKind,
+    /// What people call it: at most 100 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// What it is told of.
+    pub concerns: Vec<Concern>,
+    /// The board whose agents it is told of; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board_id: Option<Uuid>,
+    /// Scheme, host and the last four characters of its address: enough to know it, too little to use it.
+    pub target: String,
+    /// Whether it is told anything.
+    pub channel_state: ChannelState,
+    /// Messages up to this one were told before it began to hear: its `hello` says what was so then.
+    #[serde(default)]
+    pub heard_from: u64,
+    /// Why it is disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_reason: Option<String>,
+    /// Whether the other channels were told that it is disabled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled_told: bool,
+    /// The first of the failures since its last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+    /// Its last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ok_at: Option<Timestamp>,
+    /// The last test message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tested_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The last change by an operator.
+    pub updated_at: Timestamp,
+}
+
+impl Channel {
+    /// Whether messages go out to it.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.channel_state == ChannelState::Enabled
+    }
+
+    /// Whether it hears of this board's agents.
+    #[must_use]
+    pub fn hears_board(&self, board_id: Option<Uuid>) -> bool {
+        self.board_id.is_none() || self.board_id == board_id
+    }
+
+    /// Whether it hears of this concern.
+    #[must_use]
+    pub fn hears(&self, concern: Concern) -> bool {
+        self.concerns.contains(&concern)
+    }
+}
