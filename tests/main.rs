@@ -3,6 +3,10 @@
 
 mod support;
 
+mod alerts {
+    mod queue;
+}
+
 mod envelope {
     mod events;
     mod heartbeat;

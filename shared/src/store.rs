@@ -5,9 +5,12 @@
 
 mod agents;
 mod changes;
+mod channels;
 mod check_in;
+mod deliveries;
 mod endpoint;
 mod events;
+mod fleet;
 mod listing;
 mod sweep;
 mod tokens;
@@ -62,6 +65,7 @@ pub struct Store {
     event_retention: Given<Duration>,
     system_event_retention: Given<Duration>,
     pending_retention: Given<Duration>,
+    alert_retention: Given<Duration>,
     event_ids: EventIds,
 }
 
@@ -76,6 +80,7 @@ impl Store {
             event_retention: config.event_retention.clone(),
             system_event_retention: config.system_event_retention.clone(),
             pending_retention: config.pending_retention.clone(),
+            alert_retention: config.alert_retention.clone(),
             event_ids,
         }
     }

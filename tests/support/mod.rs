@@ -17,9 +17,10 @@ use local::{Clock, Database, Options, StreamInvocation, System};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
-use shared::config::env;
+use shared::config::{Config, Setting, env};
+use shared::domain::event::EventIds;
 use shared::runtime::app::REQUEST_BUDGET;
-use shared::store::{Endpoint, Timeouts};
+use shared::store::{Endpoint, Store, Timeouts};
 use shared::time::Timestamp;
 use tokio::net::TcpListener;
 
@@ -373,6 +374,16 @@ impl TestSystem {
             request[name] = value.clone();
         }
         self.mint(&request).await["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// The store as a function would have it that reads these settings, without its policy. Days are 30.
+    pub fn store(&self, reads: &[Setting]) -> Store {
+        let value = |name: &str| match name.strip_suffix("_TABLE") {
+            Some(table) => self.table(&format!("{}{}Table", &table[..1], table[1..].to_lowercase())),
+            None => "30".to_owned(),
+        };
+        let config = Config::read(reads, |name| Some(value(name))).expect("a sound configuration");
+        Store::new(self.dynamodb.clone(), &config, EventIds::default())
     }
 
     /// The name of a table, by its logical id in the template.

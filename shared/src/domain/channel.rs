@@ -122,3 +122,28 @@ impl Channel {
         self.concerns.contains(&concern)
     }
 }
+
+/// Where a channel sends to, and by what its messages are signed: a row of the `secrets` table, read by the one function
+/// that sends.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelSecrets {
+    /// Whose they are.
+    pub channel_id: ChannelId,
+    /// The receiver's address.
+    pub target_url: String,
+    /// `whsec_` and base64: Standard Webhooks' form. A webhook has one, Slack and Discord have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_secret: Option<String>,
+    /// The one before, which signs as well while a rotation overlaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_secret: Option<String>,
+    /// When the overlap ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_secret_ends: Option<Timestamp>,
+}
+
+impl fmt::Debug for ChannelSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelSecrets").field("channel_id", &self.channel_id).finish_non_exhaustive()
+    }
+}

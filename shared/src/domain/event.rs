@@ -38,6 +38,14 @@ pub mod kind {
     pub const TOKEN_CREATED: &str = "token.created";
     /// An operator deleted a token.
     pub const TOKEN_REVOKED: &str = "token.revoked";
+    /// An operator made a channel.
+    pub const CHANNEL_CREATED: &str = "channel.created";
+    /// An operator changed a channel.
+    pub const CHANNEL_UPDATED: &str = "channel.updated";
+    /// An operator deleted a channel.
+    pub const CHANNEL_DELETED: &str = "channel.deleted";
+    /// A channel's receiver is gone, or has failed for days.
+    pub const CHANNEL_DISABLED: &str = "channel.disabled";
 }
 
 /// Who caused an event: a token's id, never the token.
@@ -121,7 +129,7 @@ impl EventIds {
 /// A row of the `events` table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
-    /// The agent's id, or `token#<id>` for what happened to a token.
+    /// The agent's id, or `token#<id>` or `channel#<id>` for what happened to a token or a channel.
     #[serde(rename = "agent_id")]
     pub partition: String,
     /// A `UUIDv7`: ids sort by time.

@@ -1,0 +1,193 @@
+//! Channels and their secrets: made, changed and deleted by operators, each in one transaction with its event.
+
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
+use serde_json::{Value, json};
+
+use super::{Item, Races, Store, Transaction};
+use super::{broken, failure, from_item, moment, number, string, to_item, transact};
+use crate::domain::channel::{CHANNELS_LIMIT, Channel, ChannelId, ChannelSecrets};
+use crate::domain::event::{Actor, kind};
+use crate::domain::failure::StoreError;
+use crate::time::Timestamp;
+
+/// The partition of the channels.
+const LISTING: &str = "channels";
+
+/// The row that counts them, in a partition of its own: 50 and no more, however many operators create at once.
+const COUNT: (&str, &str) = ("count", "channels");
+
+/// The partition of a channel's events.
+fn events_of(channel_id: ChannelId) -> String {
+    format!("channel#{channel_id}")
+}
+
+/// What events say of a channel: never where it sends to, nor by what it signs.
+fn told(channel: &Channel) -> Value {
+    json!({
+        "kind": channel.kind,
+        "label": channel.label,
+        "concerns": channel.concerns,
+        "board_id": channel.board_id,
+        "state": channel.channel_state,
+    })
+}
+
+impl Store {
+    /// Makes a channel, with its secrets and its event. `false`: there are [`CHANNELS_LIMIT`] already.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after every lost race.
+    pub async fn create_channel(
+        &self,
+        channel: &Channel,
+        secrets: &ChannelSecrets,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let limit = number(CHANNELS_LIMIT);
+        let count =
+            self.count_channels("attribute_not_exists(channels) OR channels < :limit", 1, Some(limit))?;
+        let mut row = to_item(channel)?;
+        row.insert("listing".to_owned(), string(LISTING));
+        let put = Put::builder()
+            .table_name(self.tables.channels.get())
+            .set_item(Some(row))
+            .condition_expression("attribute_not_exists(channel_id)")
+            .build()
+            .map_err(broken)?;
+        let put_secrets = Put::builder()
+            .table_name(self.tables.secrets.get())
+            .set_item(Some(to_item(secrets)?))
+            .condition_expression("attribute_not_exists(channel_id)")
+            .build()
+            .map_err(broken)?;
+        let event = self.record(
+            events_of(channel.channel_id),
+            kind::CHANNEL_CREATED,
+            actor,
+            &json!({ "before": null, "after": told(channel) }),
+            now,
+        );
+        let mut races = Races::default();
+        while races.again().await {
+            let writes = vec![
+                count.clone(),
+                TransactWriteItem::builder().put(put.clone()).build(),
+                TransactWriteItem::builder().put(put_secrets.clone()).build(),
+                self.put_event(&event)?,
+            ];
+            match transact(&self.client, writes).await? {
+                Transaction::Applied => return Ok(true),
+                Transaction::Refused(0, _) => return Ok(false),
+                Transaction::Refused(..) | Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// The write that counts one channel more or less.
+    fn count_channels(
+        &self,
+        condition: &str,
+        by: i32,
+        limit: Option<AttributeValue>,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let (listing, name) = COUNT;
+        let update = Update::builder()
+            .table_name(self.tables.channels.get())
+            .key("listing", string(listing))
+            .key("channel_id", string(name))
+            .condition_expression(condition)
+            .update_expression("ADD channels :by")
+            .expression_attribute_values(":by", number(by));
+        let update = match limit {
+            Some(limit) => update.expression_attribute_values(":limit", limit),
+            None => update,
+        };
+        Ok(TransactWriteItem::builder().update(update.build().map_err(broken)?).build())
+    }
+
+    /// Every channel, in no order that means something, by consistent reads: one for all of them.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn channels(&self) -> Result<Vec<Channel>, StoreError> {
+        let (mut channels, mut next): (Vec<Channel>, Option<Item>) = (Vec::new(), None);
+        loop {
+            let request = self
+                .client
+                .query()
+                .table_name(self.tables.channels.get())
+                .key_condition_expression("listing = :listing")
+                .expression_attribute_values(":listing", string(LISTING))
+                .consistent_read(true)
+                .set_exclusive_start_key(next);
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            for row in output.items.unwrap_or_default() {
+                channels.push(from_item(row)?);
+            }
+            next = output.last_evaluated_key;
+            if next.is_none() {
+                return Ok(channels);
+            }
+        }
+    }
+
+    /// A channel, by one consistent read.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn channel(&self, channel_id: ChannelId) -> Result<Option<Channel>, StoreError> {
+        let request = self
+            .client
+            .get_item()
+            .table_name(self.tables.channels.get())
+            .key("listing", string(LISTING))
+            .key("channel_id", string(channel_id))
+            .consistent_read(true);
+        let output = request.send().await.map_err(|error| failure(&error))?;
+        output.item.map(from_item::<Channel>).transpose()
+    }
+
+    /// Deletes a channel and its secrets, with the event. `false`: there is none. Its deliveries stay until they expire.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after every lost race.
+    pub async fn delete_channel(
+        &self,
+        channel_id: ChannelId,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut races = Races::default();
+        while races.again().await {
+            let Some(channel) = self.channel(channel_id).await? else { return Ok(false) };
+            let delete = Delete::builder()
+                .table_name(self.tables.channels.get())
+                .key("listing", string(LISTING))
+                .key("channel_id", string(channel_id))
+                .condition_expression("updated_at = :seen")
+                .expression_attribute_values(":seen", moment(channel.updated_at))
+                .build()
+                .map_err(broken)?;
+            let delete_secrets = Delete::builder()
+                .table_name(self.tables.secrets.get())
+                .key("channel_id", string(channel_id))
+                .build()
+                .map_err(broken)?;
+            let payload = json!({ "before": told(&channel), "after": null });
+            let event = self.record(events_of(channel_id), kind::CHANNEL_DELETED, actor, &payload, now);
+            let writes = vec![
+                TransactWriteItem::builder().delete(delete).build(),
+                TransactWriteItem::builder().delete(delete_secrets).build(),
+                self.count_channels("attribute_exists(channels)", -1, None)?,
+                self.put_event(&event)?,
+            ];
+            match transact(&self.client, writes).await? {
+                Transaction::Applied => return Ok(true),
+                Transaction::Refused(..) | Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+}
