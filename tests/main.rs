@@ -5,6 +5,7 @@ mod support;
 
 mod alerts {
     mod queue;
+    mod sending;
 }
 
 mod envelope {

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod fleet;
 pub mod heartbeat;
 pub mod notification;
+pub mod public_address;
 pub mod rate_limit;
 pub mod registration;
 pub mod rendering;

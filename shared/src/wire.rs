@@ -10,5 +10,8 @@ pub mod fields;
 pub mod json;
 pub mod mission_control;
 pub mod route;
+pub mod sender;
+pub mod signature;
 pub mod source_address;
+pub mod target;
 pub mod token_request;

@@ -40,7 +40,7 @@ pub struct Setup {
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
-const PATIENT: Timeouts = Timeouts {
+pub const PATIENT: Timeouts = Timeouts {
     connect: Duration::from_secs(30),
     attempt: Duration::from_secs(30),
     operation: Duration::from_mins(1),

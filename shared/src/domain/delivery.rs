@@ -183,6 +183,8 @@ pub enum Outcome {
         status: u16,
         /// And asks to wait for so long.
         retry_after: Option<Duration>,
+        /// The beginning of what it says, if it refuses: at most [`ERROR_LIMIT`] bytes.
+        said: Option<String>,
     },
     /// There was no answer; why, in words without the receiver's address.
     Unanswered(String),
@@ -208,10 +210,10 @@ impl Outcome {
         let asked = match self {
             Self::Answered { status: 200..=299, .. } => return Step::Delivered,
             Self::Answered { status: 410, .. } => return Step::Gone,
-            Self::Answered { status: 429, retry_after } => {
+            Self::Answered { status: 429, retry_after, .. } => {
                 retry_after.unwrap_or_default().max(OVERLOAD_PAUSE)
             }
-            Self::Answered { status: 503, retry_after } => retry_after.unwrap_or_default(),
+            Self::Answered { status: 503, retry_after, .. } => retry_after.unwrap_or_default(),
             Self::Answered { status: 502 | 504, .. } => OVERLOAD_PAUSE,
             Self::Answered { .. } | Self::Unanswered(_) => Duration::ZERO,
         };
@@ -237,7 +239,7 @@ mod tests {
     }
 
     fn answered(status: u16, retry_after: Option<u64>) -> Outcome {
-        Outcome::Answered { status, retry_after: retry_after.map(Duration::from_secs) }
+        Outcome::Answered { status, retry_after: retry_after.map(Duration::from_secs), said: None }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One function's environment: its configuration, its store, and what it remembers.
 
 use std::io::{self, Write as _};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -11,6 +12,7 @@ use super::token_cache::TokenCache;
 use crate::config::{Config, ConfigError, Setting, env};
 use crate::domain::event::EventIds;
 use crate::store::{Endpoint, Store};
+use crate::wire::sender::{Patience, Sender};
 
 /// The longest that a request may take, races and retries together. The template gives every HTTP function more.
 pub const REQUEST_BUDGET: Duration = Duration::from_secs(6);
@@ -29,6 +31,9 @@ pub struct App {
     pub request_budget: Duration,
     /// Where a job's metrics go: standard output, from where Lambda takes them, unless a host knows better.
     pub metrics: fn(&str),
+    /// How long an attempt to deliver waits for its receiver.
+    pub patience: Patience,
+    sender: OnceLock<Sender>,
     pub(super) refusals: RefusalCache,
     pub(super) enrollment_tokens: TokenCache,
 }
@@ -44,6 +49,8 @@ impl App {
             store,
             request_budget: REQUEST_BUDGET,
             metrics: print_line,
+            patience: Patience::default(),
+            sender: OnceLock::new(),
             refusals: RefusalCache::default(),
             enrollment_tokens: TokenCache::default(),
         }
@@ -55,6 +62,11 @@ impl App {
     /// The environment is incomplete or broken.
     pub fn from_env(reads: &[Setting]) -> Result<Self, ConfigError> {
         Ok(Self::new(Config::read(reads, env)?, Endpoint::from_env()?.client(), EventIds::default()))
+    }
+
+    /// What sends to channels' receivers, made when it is first used.
+    pub fn sender(&self) -> &Sender {
+        self.sender.get_or_init(|| Sender::new(*self.config.webhook_targets.get(), self.patience))
     }
 
     /// This deployment as Mission Control's clients see it: the gateway of all its agents. Always the same UUID, made of
