@@ -85,6 +85,7 @@ pub fn all_with(fleet: &Fleet, new_name: &str) -> Vec<Call> {
     let mut calls = of_agents(fleet);
     calls.extend(of_operators(fleet, new_name));
     calls.push(Call::new("health", "readiness", Method::GET, "/readyz", &[], &Value::Null));
+    calls.push(Call::new("page", "a file of the page", Method::GET, "/", &[], &Value::Null));
     calls.push(Call::new("fallback", "an unknown route", Method::GET, "/nowhere", &[], &Value::Null));
     calls
 }

@@ -23,5 +23,6 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// See [`App::readable_agent`].
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let agent = app.readable_agent(request.headers(), || fields::agent_id(&request), now).await?;
-    Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?)
+    let detail = fields::wants_detail(&request);
+    Ok(mission_control::body(&AgentRead::with_detail(&agent, detail, app.gateway_id(), now))?)
 }

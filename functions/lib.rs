@@ -19,6 +19,7 @@ pub mod list_agents;
 pub mod list_events;
 pub mod list_tokens;
 pub mod mint_token;
+pub mod page;
 pub mod post_events;
 pub mod register;
 pub mod restore_agent;
@@ -58,6 +59,8 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/tokens", "create-token"),
     ("GET", "/api/v1/tokens", "list-tokens"),
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
+    ("GET", "/", "page"),
+    ("GET", "/page/{file}", "page"),
     ("GET", "/health", "health"),
     ("HEAD", "/health", "health"),
     ("GET", "/healthz", "health"),
@@ -84,6 +87,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(list_agents::FUNCTION),
     Function::Endpoint(list_events::FUNCTION),
     Function::Endpoint(list_tokens::FUNCTION),
+    Function::Endpoint(page::FUNCTION),
     Function::Endpoint(post_events::FUNCTION),
     Function::Endpoint(register::FUNCTION),
     Function::Endpoint(restore_agent::FUNCTION),

@@ -11,7 +11,7 @@ use shared::store::is_cursor;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
-use shared::wire::fields::{Query, invalid_query};
+use shared::wire::fields::{self, Query, invalid_query};
 use shared::wire::mission_control::{self, AgentRead};
 use uuid::Uuid;
 
@@ -117,6 +117,8 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             (page.agents, Paging::Cursor { total: None, next: page.next })
         }
     };
-    let items = agents.iter().map(|agent| AgentRead::of(agent, app.gateway_id(), now)).collect();
+    let detail = fields::wants_detail(&request);
+    let read = |agent| AgentRead::with_detail(agent, detail, app.gateway_id(), now);
+    let items = agents.iter().map(read).collect();
     Ok(mission_control::body(&Agents { items, limit: list.limit, paging })?)
 }

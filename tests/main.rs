@@ -31,6 +31,7 @@ mod mission_control {
 mod system {
     mod faults;
     mod generated_input;
+    mod page;
     mod policies;
     mod rooms;
     mod routes;

@@ -13,6 +13,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lambda_http::RequestExt;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
+use lambda_http::http::header::DATE;
 use lambda_http::http::{HeaderName, HeaderValue, Method, StatusCode};
 use lambda_http::request::RequestContext;
 use shared::runtime::app::App;
@@ -70,7 +71,13 @@ impl Mounted {
         let event = event
             .with_path_parameters(parameters)
             .with_request_context(RequestContext::ApiGatewayV2(context));
-        respond(self.app, self.handler, event, self.clock.now()).await.map(into_axum).into_response()
+        let now = self.clock.now();
+        let mut response = respond(self.app, self.handler, event, now).await.map(into_axum).into_response();
+        // API Gateway says the time of its own clock; here the functions' clock may be another than the machine's.
+        if let Ok(date) = HeaderValue::try_from(now.http_date()) {
+            response.headers_mut().insert(DATE, date);
+        }
+        response
     }
 }
 

@@ -215,6 +215,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          \x20 approval        {approval}  (--approval key | operator)\n\
          \x20 operator token  {operator}\n\
          {enrollment}\
+         \x20 page            {url}/#token={}\n\
          \n\
          Register an agent:\n\
          \x20 curl -sS {url}/api/agents/register -H 'content-type: application/json'{header} -d '{{\"name\": \"researcher-1\"}}'\n\
@@ -222,7 +223,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          As an operator, in a terminal in any folder:\n\
          \x20 {operators}\n\
          \n\
-         Ctrl-C stops it."
+         Ctrl-C stops it.",
+        operator.token.reveal()
     ));
     tokio::select! {
         _ = interrupted.recv() => {}

@@ -261,6 +261,8 @@ async fn it_says_where_it_listens_in_which_modes_and_what_to_do_first() {
     assert!(run.said("registration ").starts_with("open "), "{:#?}", run.greeting);
     assert!(run.said("approval ").starts_with("key "), "{:#?}", run.greeting);
     assert!(run.operator_token().starts_with("rco_"), "{:#?}", run.greeting);
+    let page = format!("{}/#token={}", run.url(), run.operator_token());
+    assert_eq!(run.said("page "), page, "the link opens the page, and its token is sent to nobody");
 
     let first = run.greeting.iter().map(|line| line.trim()).find(|line| line.starts_with("curl "));
     let pasted = Command::new("sh").args(["-c", first.expect("a curl")]).output().await.expect("a shell");

@@ -11,6 +11,9 @@ use time::macros::format_description;
 const RFC3339_MILLIS: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
+const HTTP_DATE: &[BorrowedFormatItem<'static>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
 /// The last millisecond that RFC 3339 can write: 9999-12-31T23:59:59.999Z.
 const LAST_MILLIS: i64 = 253_402_300_799_999;
 
@@ -71,6 +74,13 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_sub(millis(duration)))
     }
 
+    /// As HTTP's `Date` has it: whole seconds, rounded down.
+    #[must_use]
+    pub fn http_date(self) -> String {
+        let moment = OffsetDateTime::from_unix_timestamp(self.as_seconds()).ok();
+        moment.and_then(|moment| moment.format(HTTP_DATE).ok()).unwrap_or_default()
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -114,6 +124,12 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_700_000_000_007).to_string(), "2023-11-14T22:13:20.007Z");
         assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::from_millis(-1).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_date_of_http_has_whole_seconds() {
+        let moment = Timestamp::from_millis(784_111_777_999);
+        assert_eq!(moment.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::client::{
     AGENT_READ, AGENTS, BOARD, Client, MILLI, OTHER_BOARD, OWN_BEAT, SECOND, agent_path, agent_read, invalid,
-    keys, text,
+    just_before, keys, text,
 };
 use crate::support::dynamodb_proxy::Tally;
 use crate::support::{START, TestSystem};
@@ -50,6 +50,64 @@ async fn agents_are_listed_newest_first_with_offset_and_total() {
     let beyond = list(&operator, "offset=7").await;
     assert_eq!((names(&beyond).len(), &beyond["total"]), (0, &json!(5)));
     assert_eq!(names(&list(&operator, "limit=2&offset=4").await), ["a"]);
+}
+
+#[tokio::test]
+async fn detail_is_shown_where_it_is_asked_for_and_costs_nothing() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    Client::x_agent_token(&system, &agent.key).post(OWN_BEAT, &json!({ "status": "degraded" })).await;
+    list(&operator, "cursor=").await;
+    system.proxy.take();
+    let plain = list(&operator, "cursor=").await;
+    let price = |tally: Tally| (tally.requests(), tally.read_units());
+    let of_plain = price(system.proxy.take());
+    let detailed = list(&operator, "cursor=&detail=true").await;
+    assert_eq!(price(system.proxy.take()), of_plain);
+    assert_eq!(keys(&plain["items"][0]), BTreeSet::from(AGENT_READ));
+    let mut with_detail = BTreeSet::from(AGENT_READ);
+    with_detail.insert("detail");
+    assert_eq!(keys(&detailed["items"][0]), with_detail);
+    let expected = json!({
+        "state": "active",
+        "health": "degraded",
+        "late": false,
+        "offline_since": null,
+        "lease_expires_at": START.plus(120 * SECOND).to_string(),
+        "verified_at": START.to_string(),
+        "rate_limit_per_minute": null,
+        "requests_total": 1,
+    });
+    assert_eq!(detailed["items"][0]["detail"], expected);
+    let shown = operator.get(&agent_path(&agent.id, "?detail=true")).await.json();
+    assert_eq!(shown["detail"], expected);
+    assert_eq!(
+        keys(&operator.get(&agent_path(&agent.id, "?detail=yes")).await.json()),
+        BTreeSet::from(AGENT_READ)
+    );
+}
+
+#[tokio::test]
+async fn an_agent_is_late_from_ten_seconds_past_its_interval_to_the_end_of_its_tolerance() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    let detail = async || {
+        let shown = operator.get(&agent_path(&agent.id, "?detail=true")).await.json();
+        (shown["detail"]["late"].clone(), text(&shown, "status"))
+    };
+    assert_eq!(detail().await, (json!(false), "provisioning".to_owned()), "who never came is not late");
+    Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await;
+    for (after, late, status) in [
+        (70 * SECOND, false, "online"),
+        (MILLI, true, "online"),
+        (just_before(50 * SECOND), true, "online"),
+        (MILLI, false, "offline"),
+    ] {
+        system.advance(after);
+        assert_eq!(detail().await, (json!(late), status.to_owned()), "{after:?} later");
+    }
 }
 
 #[tokio::test]

@@ -161,7 +161,10 @@ async fn no_input_is_a_5xx_and_every_refusal_names_its_field() {
     let random = &mut StdRng::seed_from_u64(20_261_126);
     let operator = system.operator_token().await;
     let agent = system.verified("steady").await;
-    let routes: Vec<_> = functions::ROUTES.iter().filter(|(method, ..)| *method != "HEAD").collect();
+    let routes: Vec<_> = functions::ROUTES
+        .iter()
+        .filter(|(method, _, function)| *method != "HEAD" && *function != "page")
+        .collect();
     for case in 0..CASES {
         let (method, path, _) = routes[random.random_range(0..routes.len())];
         let method: Method = method.parse().unwrap();

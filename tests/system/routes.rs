@@ -7,16 +7,19 @@ use serde_json::{Value, json};
 
 use crate::support::{Reply, TestSystem};
 
-/// The routes of the envelope's contract; Mission Control's have tests of their own.
+/// The routes of the envelope's contract; Mission Control's and the page's files have tests of their own.
 fn routes() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
-    functions::ROUTES.iter().filter(|(_, path, _)| !path.starts_with("/api/v1/"))
+    let is_file = |path: &str| path == "/page/{file}";
+    functions::ROUTES.iter().filter(move |(_, path, _)| !path.starts_with("/api/v1/") && !is_file(path))
 }
 
 /// A body that each route would take, without a credential.
 fn good_body(path: &str) -> Value {
     match path {
         "/api/agents/register" => json!({ "name": "a" }),
-        "/api/agents/verify" | "/api/agents/rotate-key" | "/health" | "/healthz" | "/readyz" => json!({}),
+        "/api/agents/verify" | "/api/agents/rotate-key" | "/health" | "/healthz" | "/readyz" | "/" => {
+            json!({})
+        }
         "/api/agents/heartbeat" => json!({ "status": "healthy" }),
         "/api/agents/events" => json!({ "event": "e" }),
         other => panic!("say here what {other} takes"),
@@ -33,7 +36,7 @@ fn refusals(path: &str) -> Option<[(u16, &'static str); 4]> {
         | "/api/agents/events"
         | "/api/agents/rotate-key" => Some([missing, malformed, (401, "UNAUTHORIZED"), (403, "FORBIDDEN")]),
         "/api/agents/verify" => Some([(401, "INVALID_KEY"); 4]),
-        "/health" | "/healthz" | "/readyz" => None,
+        "/health" | "/healthz" | "/readyz" | "/" => None,
         other => panic!("say here what {other} requires"),
     }
 }
@@ -85,9 +88,14 @@ async fn every_route_refuses_missing_malformed_and_wrong_credentials() {
 #[tokio::test]
 async fn an_unknown_path_is_404_in_the_contract_of_the_path() {
     let system = TestSystem::start().await;
-    for path in
-        ["/", "/api", "/api/agents", "/api/agents/register/x", "/api/agents/nobody", "/API/agents/register"]
-    {
+    for path in [
+        "/nothing",
+        "/api",
+        "/api/agents",
+        "/api/agents/register/x",
+        "/api/agents/nobody",
+        "/API/agents/register",
+    ] {
         for method in [Method::GET, Method::POST, Method::PUT] {
             let reply = system.send(method, path, &[], "").await;
             assert_eq!(reply.refusal(), (404, "NOT_FOUND".to_owned()), "{path}");

@@ -256,6 +256,18 @@ impl Agent {
         Duration::from_millis(self.tolerance_ms)
     }
 
+    /// Whether its heartbeat is late, though the agent is not silent for too long yet: more than [`LEASE_GRACE`] past its
+    /// interval, and within its tolerance.
+    #[must_use]
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        let due = Duration::from_millis(self.interval_ms) + LEASE_GRACE;
+        self.agent_state == AgentState::Active
+            && self.offline_since.is_none()
+            && self
+                .last_seen_at
+                .is_some_and(|seen| now.since(seen) > due && now.since(seen) <= self.tolerance())
+    }
+
     /// Health and liveness in one word, as Mission Control shows an agent: `offline` once it is revoked,
     /// `provisioning` while it is pending or was never seen, `offline` if it was seen longer ago than its tolerance or said so, else what it last said, else `online`.
     ///

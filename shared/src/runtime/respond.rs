@@ -74,6 +74,9 @@ fn success(answer: Answer, now: Timestamp) -> Response<Body> {
     if let Some(quota) = &answer.quota {
         set_quota(response.headers_mut(), quota, now);
     }
+    for (name, value) in answer.headers {
+        set(response.headers_mut(), name, value);
+    }
     response
 }
 

@@ -1,5 +1,7 @@
 //! What an endpoint answers.
 
+use std::borrow::Cow;
+
 use crate::domain::rate_limit::Quota;
 
 /// The content type of almost every answer.
@@ -16,13 +18,15 @@ pub struct Answer {
     pub body: String,
     /// Where the caller stands in its window, if the request was counted.
     pub quota: Option<Quota>,
+    /// Headers of this answer's own, by lower-case name.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
 }
 
 impl Answer {
     /// A success with this JSON.
     #[must_use]
     pub const fn json(body: String) -> Self {
-        Self { status: 200, content_type: JSON, body, quota: None }
+        Self { status: 200, content_type: JSON, body, quota: None, headers: Vec::new() }
     }
 
     /// It is done, or the service is there: `{"ok":true}` in both contracts.
@@ -34,7 +38,7 @@ impl Answer {
     /// 204, without a body.
     #[must_use]
     pub const fn no_content() -> Self {
-        Self { status: 204, content_type: "", body: String::new(), quota: None }
+        Self { status: 204, content_type: "", body: String::new(), quota: None, headers: Vec::new() }
     }
 
     /// This answer, to a request that was counted.

@@ -164,6 +164,12 @@ pub fn wants_workspace(request: &Request) -> bool {
     Query::of(request).text("workspace") == Some("true")
 }
 
+/// Whether the caller wants each agent's `detail`: `?detail=true`.
+#[must_use]
+pub fn wants_detail(request: &Request) -> bool {
+    Query::of(request).text("detail") == Some("true")
+}
+
 /// The query string, each name once: the last one counts.
 pub struct Query(HashMap<String, String>);
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
+use crate::domain::heartbeat::Health;
 use crate::domain::token::{MintedToken, TokenRow};
 use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
@@ -32,6 +33,38 @@ pub struct AgentRead<'a> {
     last_seen_at: Option<String>,
     created_at: String,
     updated_at: String,
+    /// Not Mission Control's: only where the caller asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<AgentDetail>,
+}
+
+/// What Mission Control's form has no word for.
+#[derive(Serialize)]
+struct AgentDetail {
+    state: AgentState,
+    health: Option<Health>,
+    late: bool,
+    offline_since: Option<String>,
+    lease_expires_at: Option<String>,
+    verified_at: Option<String>,
+    rate_limit_per_minute: Option<u32>,
+    requests_total: u64,
+}
+
+impl AgentDetail {
+    fn of(agent: &Agent, now: Timestamp) -> Self {
+        let text = |moment: Option<Timestamp>| moment.map(|moment| moment.to_string());
+        Self {
+            state: agent.agent_state,
+            health: agent.health,
+            late: agent.is_late(now),
+            offline_since: text(agent.offline_since),
+            lease_expires_at: text(agent.lease_expires_at),
+            verified_at: text(agent.verified_at),
+            rate_limit_per_minute: agent.rate_limit_per_minute,
+            requests_total: agent.requests_total,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -63,7 +96,15 @@ impl<'a> AgentRead<'a> {
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
             created_at: agent.created_at.to_string(),
             updated_at: agent.updated_at.to_string(),
+            detail: None,
         }
+    }
+
+    /// The same, with `detail` where it is wanted.
+    #[must_use]
+    pub fn with_detail(agent: &'a Agent, wanted: bool, gateway_id: Uuid, now: Timestamp) -> Self {
+        let detail = wanted.then(|| AgentDetail::of(agent, now));
+        Self { detail, ..Self::of(agent, gateway_id, now) }
     }
 }
 
