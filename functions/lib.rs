@@ -8,6 +8,7 @@ pub mod create_agent;
 pub mod create_token;
 pub mod delete_agent;
 pub mod delete_token;
+pub mod deliver;
 pub mod enroll;
 pub mod fallback;
 pub mod get_agent;
@@ -95,6 +96,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(rotate_key::FUNCTION),
     Function::Endpoint(update_agent::FUNCTION),
     Function::Endpoint(verify::FUNCTION),
+    Function::Job(deliver::FUNCTION),
     Function::Job(sweep::FUNCTION),
     Function::Job(mint_token::FUNCTION),
 ];

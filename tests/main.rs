@@ -3,10 +3,7 @@
 
 mod support;
 
-mod alerts {
-    mod queue;
-    mod sending;
-}
+mod alerts;
 
 mod envelope {
     mod events;

@@ -166,6 +166,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         // The embedded engine sorts the whole table for every page of a segment.
         parameters.entry("SweepSegments".to_owned()).or_insert_with(|| "1".to_owned());
     }
+    let targets = parameters.entry("WebhookTargets".to_owned()).or_insert_with(|| "any".to_owned()).clone();
     let defaults = Options::default();
     let options = Options {
         template: arguments.template.unwrap_or(defaults.template),
@@ -179,6 +180,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         schedules: Some(arguments.sweep_every.map(Duration::from_secs)),
         timeouts: defaults.timeouts,
         request_budget: defaults.request_budget,
+        patience: defaults.patience,
         console: true,
     };
     let (mut interrupted, mut terminated) = signals().map_err(Failure::Signals)?;
@@ -213,6 +215,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
          {engine}\
          \x20 registration    {registration}  (--registration open | enrollment)\n\
          \x20 approval        {approval}  (--approval key | operator)\n\
+         \x20 webhook targets {targets}  (--parameter WebhookTargets=public | any)\n\
          \x20 operator token  {operator}\n\
          {enrollment}\
          \x20 page            {url}/#token={}\n\

@@ -18,6 +18,7 @@ use shared::runtime::app::{App, REQUEST_BUDGET};
 use shared::runtime::function::{Function, Job, JobError};
 use shared::store::Timeouts;
 use shared::wire::error::Invalid;
+use shared::wire::sender::Patience;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -65,6 +66,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How long a request may take in all.
     pub request_budget: Duration,
+    /// How long an attempt to deliver waits for its receiver.
+    pub patience: Patience,
     /// Whether standard output tells which agents died and which are back.
     pub console: bool,
 }
@@ -84,6 +87,7 @@ impl Default for Options {
             schedules: Some(None),
             timeouts: Timeouts::default(),
             request_budget: REQUEST_BUDGET,
+            patience: Patience::default(),
             console: false,
         }
     }
@@ -200,6 +204,7 @@ impl System {
             // One environment per function, as on Lambda, for the life of the process.
             let mut app = App::new(config, policy.client(&client), event_ids.clone());
             app.request_budget = options.request_budget;
+            app.patience = options.patience;
             app.metrics = |_line| {};
             let app: &'static App = Box::leak(Box::new(app));
             let (id, binary) = (&function.logical_id, &function.binary);

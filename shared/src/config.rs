@@ -147,7 +147,12 @@ impl Tables {
     /// The first of the function's tables whose key is one attribute, and that attribute's name.
     #[must_use]
     pub fn any(&self) -> Option<(&str, &'static str)> {
-        let tables = [(&self.agents, "agent_id"), (&self.tokens, "token_id"), (&self.windows, "window_id")];
+        let tables = [
+            (&self.agents, "agent_id"),
+            (&self.tokens, "token_id"),
+            (&self.windows, "window_id"),
+            (&self.secrets, "channel_id"),
+        ];
         tables.into_iter().find_map(|(table, key)| Some((table.value.as_deref()?, key)))
     }
 }

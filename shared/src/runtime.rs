@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod callers;
+pub mod deliverer;
 pub mod function;
 pub mod gateway_event;
 pub mod lambda;

@@ -34,6 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use self::deliveries::{Claim, Due};
 pub use self::endpoint::{Endpoint, Timeouts, endpoint_url};
 pub use self::listing::{Page, is_cursor};
 pub use self::sweep::{SweepReport, SweepSettings};

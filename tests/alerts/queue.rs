@@ -1,56 +1,14 @@
 //! Channels' rows and the queue of deliveries: what the sweep and `deliver` rely on.
 
-use serde_json::{Value, json};
-use shared::config::Setting::{self, SystemEventRetention};
-use shared::config::Setting::{AlertRetention, AlertsTable, ChannelsTable, EventsTable, SecretsTable};
-use shared::domain::channel::{
-    CHANNELS_LIMIT, Channel, ChannelId, ChannelKind, ChannelSecrets, ChannelState,
-};
-use shared::domain::concern::Concern;
+use serde_json::json;
+use shared::domain::channel::CHANNELS_LIMIT;
 use shared::domain::event::Actor;
-use shared::domain::notification::{Notification, deliveries_of, message_type, seq_key};
+use shared::domain::notification::{deliveries_of, seq_key};
 
+use super::{READS, channel, message};
 use crate::support::{START, TestSystem, number, text};
 
-const READS: &[Setting] =
-    &[AlertsTable, AlertRetention, ChannelsTable, EventsTable, SecretsTable, SystemEventRetention];
-
-fn channel() -> (Channel, ChannelSecrets) {
-    let channel_id = ChannelId::generate();
-    let channel = Channel {
-        channel_id,
-        kind: ChannelKind::Webhook,
-        label: None,
-        concerns: vec![Concern::Offline],
-        board_id: None,
-        target: "https://receiver.example…abcd".to_owned(),
-        channel_state: ChannelState::Enabled,
-        heard_from: 0,
-        disabled_reason: None,
-        disabled_told: false,
-        failing_since: None,
-        last_ok_at: None,
-        tested_at: None,
-        created_at: START,
-        updated_at: START,
-    };
-    let secrets = ChannelSecrets {
-        channel_id,
-        target_url: "https://receiver.example/abcd".to_owned(),
-        signing_secret: None,
-        previous_secret: None,
-        previous_secret_ends: None,
-    };
-    (channel, secrets)
-}
-
-fn message(data: &Value) -> Notification {
-    Notification {
-        message_type: message_type::AGENT_OFFLINE.to_owned(),
-        at: START,
-        data: data.as_object().cloned().expect("an object"),
-    }
-}
+const URL: &str = "https://receiver.example/abcd";
 
 #[tokio::test]
 async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
@@ -58,12 +16,12 @@ async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
     let store = system.store(READS);
     let mut first = None;
     for _ in 0..CHANNELS_LIMIT - 2 {
-        let (channel, secrets) = channel();
+        let (channel, secrets) = channel(URL);
         assert!(store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer"));
         first = Some(channel.channel_id);
     }
     let at_once = (0..6).map(|_| async {
-        let (channel, secrets) = channel();
+        let (channel, secrets) = channel(URL);
         store.create_channel(&channel, &secrets, Actor::System, START).await
     });
     let made = futures_util::future::join_all(at_once).await;
@@ -71,10 +29,10 @@ async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
     let made = made.into_iter().filter(|made| matches!(made, Ok(true))).count();
     assert!(made <= 2, "{made}");
     for _ in made..2 {
-        let (channel, secrets) = channel();
+        let (channel, secrets) = channel(URL);
         assert!(store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer"));
     }
-    let (one_more, secrets) = channel();
+    let (one_more, secrets) = channel(URL);
     assert!(!store.create_channel(&one_more, &secrets, Actor::System, START).await.expect("an answer"));
     assert_eq!(store.channels().await.expect("channels").len(), CHANNELS_LIMIT);
     let first = first.expect("a channel");
@@ -88,7 +46,7 @@ async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
 async fn a_channel_is_read_as_it_was_written() {
     let system = TestSystem::start().await;
     let store = system.store(READS);
-    let (channel, secrets) = channel();
+    let (channel, secrets) = channel(URL);
     store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer");
     assert_eq!(store.channel(channel.channel_id).await.expect("an answer"), Some(channel.clone()));
     assert_eq!(store.channels().await.expect("channels"), [channel]);
@@ -98,7 +56,7 @@ async fn a_channel_is_read_as_it_was_written() {
 async fn a_message_is_queued_once_for_a_channel() {
     let system = TestSystem::start().await;
     let store = system.store(READS);
-    let (channel, _) = channel();
+    let (channel, _) = channel(URL);
     let one = message(&json!({ "seq": 7, "agent": { "name": "a" } }));
     assert!(store.enqueue(&channel, &seq_key(7), &one, START).await.expect("an answer"));
     assert!(!store.enqueue(&channel, &seq_key(7), &one, START).await.expect("an answer"), "there already");
@@ -116,7 +74,7 @@ async fn a_message_is_queued_once_for_a_channel() {
 async fn a_message_that_no_row_can_hold_is_a_failed_delivery_and_not_a_stop() {
     let system = TestSystem::start().await;
     let store = system.store(READS);
-    let (channel, _) = channel();
+    let (channel, _) = channel(URL);
     let huge = message(&json!({ "note": "x".repeat(500_000) }));
     assert!(store.enqueue(&channel, &seq_key(1), &huge, START).await.expect("no stop"));
     assert!(!store.enqueue(&channel, &seq_key(1), &huge, START).await.expect("no stop"), "there already");

@@ -4,6 +4,7 @@
 
 pub mod dynamodb_proxy;
 pub mod loopback;
+pub mod receiver;
 pub mod runtime_api;
 pub mod tls;
 
@@ -22,6 +23,7 @@ use shared::domain::event::EventIds;
 use shared::runtime::app::REQUEST_BUDGET;
 use shared::store::{Endpoint, Store, Timeouts};
 use shared::time::Timestamp;
+use shared::wire::sender::Patience;
 use tokio::net::TcpListener;
 
 use dynamodb_proxy::DynamoDbProxy;
@@ -37,6 +39,7 @@ pub struct Setup {
     parameters: BTreeMap<String, String>,
     timeouts: Timeouts,
     request_budget: Duration,
+    patience: Patience,
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
@@ -51,6 +54,11 @@ impl Setup {
     pub fn parameter(mut self, name: &str, value: impl ToString) -> Self {
         self.parameters.insert(name.to_owned(), value.to_string());
         self
+    }
+
+    /// Deliveries that wait no longer than so for a receiver that hangs.
+    pub fn patience(self, attempt: Duration) -> Self {
+        Self { patience: Patience { attempt, ..self.patience }, ..self }
     }
 
     /// Another template, which may allow functions too little: calls that are refused do not fail the test.
@@ -78,6 +86,7 @@ impl Setup {
             schedules: None,
             timeouts: self.timeouts,
             request_budget: self.request_budget,
+            patience: self.patience,
             ..Options::default()
         };
         let system = System::start(options).await.expect("the system starts");
@@ -251,9 +260,11 @@ impl TestSystem {
 
     /// The same, to be changed before it starts.
     pub fn with() -> Setup {
-        let parameters = [("Registration", "open"), ("Approval", "key")];
+        let parameters = [("Registration", "open"), ("Approval", "key"), ("WebhookTargets", "any")];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Setup { template: None, parameters, timeouts: PATIENT, request_budget: PATIENT.operation }
+        let patience = Patience { connect: PATIENT.connect, attempt: PATIENT.attempt };
+        let (timeouts, request_budget) = (PATIENT, PATIENT.operation);
+        Setup { template: None, parameters, timeouts, request_budget, patience }
     }
 
     /// Sends a request with these headers and this body, as it is.
@@ -340,6 +351,11 @@ impl TestSystem {
     /// Runs the sweep once; its report.
     pub async fn sweep(&self) -> Value {
         self.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.expect("a whole sweep")
+    }
+
+    /// Delivers what is due, once; its report.
+    pub async fn deliver(&self) -> Value {
+        self.run_job("deliver", &json!({ "source": "rollcall.deliver" })).await.expect("a whole run")
     }
 
     /// Hands what the streams hold to their functions; what came of each invocation.

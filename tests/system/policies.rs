@@ -8,9 +8,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::alerts::delivery::{queue, webhook};
 use crate::mission_control::client::{
     AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
 };
+use crate::support::receiver::Receiver;
 use crate::support::{Reply, TestAgent, TestSystem, changed_template};
 
 fn lines(permissions: Vec<(String, local::template::Permission)>) -> Vec<String> {
@@ -40,6 +42,7 @@ async fn every_permission_is_needed_and_every_need_is_permitted() {
     envelope(&system, &agent).await;
     agents(&system, &agent).await;
     tokens(&system).await;
+    alerts(&system).await;
     ok(&system.get("/readyz").await);
     // The others fall silent.
     system.advance(Duration::from_mins(10));
@@ -118,6 +121,18 @@ async fn tokens(system: &TestSystem) {
     ok(&Client::operator(system).await.post(TOKENS, &successor).await);
     ok(&Client::operator(system).await.get(TOKENS).await);
     ok(&Client::operator(system).await.delete(&format!("{TOKENS}/{}", text(&minted, "id"))).await);
+}
+
+/// What needs each permission of the functions for channels, and of the one that delivers.
+async fn alerts(system: &TestSystem) {
+    let receiver = Receiver::answering(410).await;
+    let channel = webhook(system, &receiver).await;
+    queue(system, &channel, 1).await;
+    let rung = system.pump().await;
+    assert_eq!(rung[0].1.as_ref().expect("a run")["disabled"], 1, "{rung:?}");
+    let channel = webhook(system, &receiver).await;
+    queue(system, &channel, 1).await;
+    assert_eq!(system.deliver().await["disabled"], 1);
 }
 
 #[tokio::test]

@@ -204,10 +204,11 @@ fn an_endpoint_answers_before_its_function_times_out() {
 }
 
 #[test]
-fn the_sweep_runs_every_minute_and_nothing_else_is_scheduled() {
+fn the_sweep_and_what_delivers_run_every_minute_and_nothing_else_is_scheduled() {
     for function in template().functions {
         let every: Vec<_> = function.schedules().map(|schedule| schedule.every).collect();
-        let expected: &[Duration] = if function.binary == "sweep" { &[Duration::from_mins(1)] } else { &[] };
+        let is_scheduled = ["deliver", "sweep"].contains(&function.binary.as_str());
+        let expected: &[Duration] = if is_scheduled { &[Duration::from_mins(1)] } else { &[] };
         assert_eq!(every, expected, "{}", function.binary);
     }
 }

@@ -85,18 +85,19 @@ fn the_shipped_template_needs_both_modes() {
 }
 
 #[test]
-fn all_shipped_tables_expire_their_rows_by_the_same_attribute() {
+fn all_shipped_tables_but_the_secrets_expire_their_rows_by_the_same_attribute() {
     for table in real(&[]).tables {
-        assert_eq!(table.ttl_attribute.as_deref(), Some("expires_at"), "{}", table.logical_id);
+        let expires = (table.logical_id != "SecretsTable").then_some("expires_at");
+        assert_eq!(table.ttl_attribute.as_deref(), expires, "{}", table.logical_id);
     }
 }
 
 #[test]
-fn only_the_shipped_events_have_a_stream() {
+fn only_the_shipped_events_and_alerts_have_a_stream() {
     let tables = real(&[]).tables;
     let streams = tables.iter().filter_map(|table| table.stream_view_type.as_ref().map(|view| (table, view)));
     let streams: Vec<_> = streams.map(|(table, view)| (table.logical_id.as_str(), view.as_str())).collect();
-    assert_eq!(streams, [("EventsTable", "NEW_IMAGE")]);
+    assert_eq!(streams, [("EventsTable", "NEW_IMAGE"), ("AlertsTable", "KEYS_ONLY")]);
 }
 
 #[test]
@@ -106,6 +107,9 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("EVENTS_TABLE", "local-EventsTable"),
         ("WINDOWS_TABLE", "local-WindowsTable"),
         ("TOKENS_TABLE", "local-TokensTable"),
+        ("CHANNELS_TABLE", "local-ChannelsTable"),
+        ("SECRETS_TABLE", "local-SecretsTable"),
+        ("ALERTS_TABLE", "local-AlertsTable"),
         ("REGISTRATION", "open"),
         ("APPROVAL", "key"),
         ("RATE_LIMIT_PER_MINUTE", "7"),
@@ -116,6 +120,7 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("PENDING_RETENTION_DAYS", "7"),
         ("SWEEP_SEGMENTS", "4"),
         ("TRUSTED_PROXY_HOPS", "0"),
+        ("WEBHOOK_TARGETS", "public"),
     ]);
     let functions = real(&[("RateLimitPerMinute", "7")]).functions;
     let known = functions.iter().flat_map(|function| &function.environment);
@@ -124,15 +129,21 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
 }
 
 #[test]
-fn the_shipped_sweep_runs_every_minute_and_nothing_else_is_scheduled() {
+fn the_shipped_sweep_and_what_delivers_run_every_minute_and_nothing_else_is_scheduled() {
     let functions = real(&[]).functions;
-    let scheduled: Vec<_> =
-        functions.iter().filter(|function| function.schedules().next().is_some()).collect();
-    let [sweep] = scheduled[..] else { panic!("{scheduled:?}") };
-    assert_eq!(sweep.binary, "sweep");
-    let expected =
-        Schedule { every: Duration::from_mins(1), input: r#"{"source": "rollcall.sweep"}"#.to_owned() };
-    assert_eq!(sweep.triggers, [Trigger::Schedule(expected)]);
+    let scheduled = functions.iter().flat_map(|function| {
+        function
+            .schedules()
+            .map(|schedule| (function.binary.as_str(), schedule.every, schedule.input.as_str()))
+    });
+    let minute = Duration::from_mins(1);
+    assert_eq!(
+        scheduled.collect::<Vec<_>>(),
+        [
+            ("sweep", minute, r#"{"source": "rollcall.sweep"}"#),
+            ("deliver", minute, r#"{"source": "rollcall.deliver"}"#),
+        ]
+    );
 }
 
 #[test]

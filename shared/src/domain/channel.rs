@@ -60,6 +60,26 @@ pub enum ChannelState {
     Disabled,
 }
 
+impl ChannelState {
+    /// The word that rows and the wire use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// Why a channel was disabled, as rows and the wire say it.
+pub mod disabled {
+    /// Its receiver answered 410.
+    pub const GONE: &str = "gone";
+    /// Every attempt failed for days.
+    pub const FAILING: &str = "failing";
+}
+
 /// A row of the `channels` table. Where it sends to is in `secrets`: an address is often a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
@@ -140,6 +160,16 @@ pub struct ChannelSecrets {
     /// When the overlap ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_secret_ends: Option<Timestamp>,
+}
+
+impl ChannelSecrets {
+    /// The secrets that sign now, the newest first.
+    #[must_use]
+    pub fn signing(&self, now: Timestamp) -> Vec<&str> {
+        let previous = self.previous_secret.as_deref();
+        let previous = previous.filter(|_| self.previous_secret_ends.is_some_and(|ends| ends > now));
+        self.signing_secret.as_deref().into_iter().chain(previous).collect()
+    }
 }
 
 impl fmt::Debug for ChannelSecrets {

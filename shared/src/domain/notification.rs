@@ -1,6 +1,7 @@
 //! What a channel is told: the message, before it has the form of its channel.
 
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::channel::ChannelId;
 use crate::time::Timestamp;
@@ -68,6 +69,12 @@ pub const CONTROL: &str = "control";
 #[must_use]
 pub fn deliveries_of(channel_id: ChannelId) -> String {
     format!("channel#{channel_id}")
+}
+
+/// The channel whose deliveries are in this partition; `None` for any other partition.
+#[must_use]
+pub fn channel_of(partition: &str) -> Option<ChannelId> {
+    Uuid::parse_str(partition.strip_prefix("channel#")?).ok().map(ChannelId::of)
 }
 
 /// A message's number as its key: 12 digits, so that keys sort by number.

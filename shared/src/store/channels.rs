@@ -1,11 +1,12 @@
 //! Channels and their secrets: made, changed and deleted by operators, each in one transaction with its event.
 
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
 use serde_json::{Value, json};
 
-use super::{Item, Races, Store, Transaction};
-use super::{broken, failure, from_item, moment, number, string, to_item, transact};
-use crate::domain::channel::{CHANNELS_LIMIT, Channel, ChannelId, ChannelSecrets};
+use super::{Item, Races, Store, Transaction, Write};
+use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
+use crate::domain::channel::{CHANNELS_LIMIT, Channel, ChannelId, ChannelSecrets, ChannelState};
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
@@ -147,6 +148,115 @@ impl Store {
             .consistent_read(true);
         let output = request.send().await.map_err(|error| failure(&error))?;
         output.item.map(from_item::<Channel>).transpose()
+    }
+
+    /// A channel's address and signing secrets, by one consistent read.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn channel_secrets(&self, channel_id: ChannelId) -> Result<Option<ChannelSecrets>, StoreError> {
+        let request = self
+            .client
+            .get_item()
+            .table_name(self.tables.secrets.get())
+            .key("channel_id", string(channel_id))
+            .consistent_read(true);
+        let output = request.send().await.map_err(|error| failure(&error))?;
+        output.item.map(from_item::<ChannelSecrets>).transpose()
+    }
+
+    /// Notes that a channel's receiver took something, and since when it has failed again, if it has. A channel that is
+    /// gone is none of its business.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn note_success(
+        &self,
+        channel_id: ChannelId,
+        last_ok_at: Timestamp,
+        failing_since: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let request = self
+            .channel_update(channel_id)
+            .condition_expression("attribute_exists(channel_id)")
+            .expression_attribute_values(":ok_at", moment(last_ok_at));
+        let request = match failing_since {
+            None => request.update_expression("SET last_ok_at = :ok_at REMOVE failing_since"),
+            Some(since) => request
+                .update_expression("SET last_ok_at = :ok_at, failing_since = :since")
+                .expression_attribute_values(":since", moment(since)),
+        };
+        update(request).await.map(|_| ())
+    }
+
+    /// Notes that a channel's receiver took nothing since `since`, unless that is known or it took something after; the
+    /// channel as it is then.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn note_failure(
+        &self,
+        channel_id: ChannelId,
+        since: Timestamp,
+    ) -> Result<Option<Channel>, StoreError> {
+        let request = self
+            .channel_update(channel_id)
+            .condition_expression(
+                "attribute_exists(channel_id) AND (attribute_not_exists(last_ok_at) OR last_ok_at <= :since)",
+            )
+            .update_expression("SET failing_since = if_not_exists(failing_since, :since)")
+            .expression_attribute_values(":since", moment(since));
+        match update(request).await? {
+            Write::Applied(row) => Ok(Some(from_item(row)?)),
+            Write::Refused(_) | Write::Conflicted => Ok(None),
+        }
+    }
+
+    /// Disables an enabled channel, with its event. `false`: it is not as it was read, so there is nothing to do.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn disable_channel(
+        &self,
+        channel: &Channel,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let update = Update::builder()
+            .table_name(self.tables.channels.get())
+            .key("listing", string(LISTING))
+            .key("channel_id", string(channel.channel_id))
+            .condition_expression("channel_state = :enabled AND updated_at = :seen")
+            .update_expression("SET channel_state = :disabled, disabled_reason = :reason")
+            .expression_attribute_values(":enabled", string(ChannelState::Enabled.as_str()))
+            .expression_attribute_values(":disabled", string(ChannelState::Disabled.as_str()))
+            .expression_attribute_values(":seen", moment(channel.updated_at))
+            .expression_attribute_values(":reason", string(reason))
+            .build()
+            .map_err(broken)?;
+        let after = Channel { channel_state: ChannelState::Disabled, ..channel.clone() };
+        let payload = json!({ "before": told(channel), "after": told(&after), "reason": reason });
+        let partition = events_of(channel.channel_id);
+        let event = self.record(partition, kind::CHANNEL_DISABLED, Actor::System, &payload, now);
+        let mut races = Races::default();
+        while races.again().await {
+            let writes =
+                vec![TransactWriteItem::builder().update(update.clone()).build(), self.put_event(&event)?];
+            match transact(&self.client, writes).await? {
+                Transaction::Applied => return Ok(true),
+                Transaction::Refused(..) => return Ok(false),
+                Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    fn channel_update(&self, channel_id: ChannelId) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(self.tables.channels.get())
+            .key("listing", string(LISTING))
+            .key("channel_id", string(channel_id))
     }
 
     /// Deletes a channel and its secrets, with the event. `false`: there is none. Its deliveries stay until they expire.
