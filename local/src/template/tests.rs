@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Function, Route, Schedule, StreamMapping, Template, TemplateError, Trigger};
+use super::{Function, Route, StreamMapping, Template, TemplateError, Trigger};
 
 const REAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml"));
 
