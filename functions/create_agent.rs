@@ -6,6 +6,7 @@ use shared::config::Setting::{
 };
 use shared::domain::registration::NewAgent;
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -35,11 +36,13 @@ fn new_agent(body: Json<'_>) -> Result<NewAgent, Invalid> {
 /// Creates an agent under a key of its own.
 ///
 /// # Errors
-/// See [`App::operator`]; 422 for bad input.
+/// See [`App::operator_within`]; 403 for another board than the operator's; 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = fields::json(&request)?;
-    let operator = app.operator(request.headers(), now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
     let new = new_agent(body)?;
-    let (agent, key) = app.store.create_active(&new, operator, now).await?;
+    let new = NewAgent { board_id: new.board_id.or(operator.board_id), ..new };
+    reach(operator, new.board_id)?;
+    let (agent, key) = app.store.create_active(&new, operator.actor(), now).await?;
     Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), &request, now))?)
 }

@@ -3,9 +3,11 @@
 use lambda_http::Request;
 use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::base_url::base_url;
 use shared::wire::error::{ApiError, Invalid};
 use shared::wire::fields;
 use shared::wire::mission_control::{self, Minted};
@@ -21,12 +23,13 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// Mints a token, and shows it, this once.
 ///
 /// # Errors
-/// See [`App::operator`]; 422 for bad input.
+/// See [`App::operator_within`]; 403 for another board than the operator's; 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = fields::json(&request)?;
-    let operator = app.operator(request.headers(), now).await?;
-    let wanted = token_request(&body.object()?)?;
-    let minted = app.store.mint_token(&wanted, operator, now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
+    let wanted = token_request(&body.object()?, operator.board_id)?;
+    reach(operator, wanted.board_id)?;
+    let minted = app.store.mint_token(&wanted, operator.actor(), now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
-    Ok(mission_control::body(&Minted::of(&minted))?)
+    Ok(mission_control::body(&Minted::of(&minted, Some(&base_url(&request))))?)
 }

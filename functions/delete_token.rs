@@ -3,6 +3,7 @@
 use lambda_http::Request;
 use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
 use shared::runtime::app::App;
+use shared::runtime::callers::into_result;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -19,9 +20,9 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// Deletes a token. One that does not exist is gone already.
 ///
 /// # Errors
-/// See [`App::operator`]; 422 for a path without a UUID.
+/// See [`App::operator_within`] and [`into_result`]; 422 for a path without a UUID.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    let operator = app.operator(request.headers(), now).await?;
-    app.store.delete_token(fields::id(&request)?, operator, now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
+    into_result(app.store.delete_token(fields::id(&request)?, operator, now).await?)?;
     Ok(Answer::ok())
 }

@@ -12,6 +12,7 @@ use shared::domain::rate_limit::{Policy, Quota};
 use shared::domain::registration::{Creation, NewEnrolled};
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -90,6 +91,12 @@ async fn heartbeat_by_name(
     sponsor.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
     let key_id = NewEnrolled::key_id(&sponsor.namespace, board_id, &name);
     let agent_id = AgentId::of_key_id(key_id);
+    if token.kind() == TokenKind::Operator && sponsor.row.board_id.is_some() {
+        // The name is of this board; the agent may have been moved to another since.
+        if let Some(agent) = app.store.agent(agent_id, now).await? {
+            reach(sponsor.row.operator(), agent.board_id)?;
+        }
+    }
     let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace.clone(), actor: sponsor.actor };
     let call = Call::Heartbeat(heartbeat.report);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {

@@ -4,6 +4,7 @@ use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Setting::{AgentsTable, TokensTable};
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -27,10 +28,11 @@ struct Usage {
 /// Shows the meter that every accepted request of the agent moved.
 ///
 /// # Errors
-/// See [`App::operator`]; 404 for an unknown id, 422 for a path without a UUID.
+/// See [`App::viewer`] and [`reach`]; 404 for an unknown id, 422 for a path without a UUID.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    app.operator(request.headers(), now).await?;
+    let viewer = app.viewer(request.headers(), now).await?;
     let agent = app.existing(fields::agent_id(&request)?, now).await?;
+    reach(viewer, agent.board_id)?;
     Ok(mission_control::body(&Usage {
         requests_total: agent.requests_total,
         since: agent.created_at.to_string(),

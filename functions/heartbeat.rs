@@ -7,9 +7,9 @@ use shared::config::Setting::{AgentsTable, EventsTable, RateLimit, SystemEventRe
 use shared::domain::agent::{Agent, AgentId};
 use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
-use shared::domain::event::Actor;
 use shared::domain::heartbeat::Health;
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -102,9 +102,12 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
             renew(app, &Caller::Key(key), report, now).await
         }
         Credential::Token(token) if token.kind() == TokenKind::Operator => {
-            let operator = app.operator_row(&token, now).await?;
-            let actor = Actor::Operator(operator.token_id);
-            renew(app, &Caller::Operator { agent_id: meant?, actor }, report?, now).await
+            let operator = app.operator_row(&token, now).await?.operator();
+            let agent_id = meant?;
+            if operator.board_id.is_some() {
+                reach(operator, app.existing(agent_id, now).await?.board_id)?;
+            }
+            renew(app, &Caller::Operator { agent_id, actor: operator.actor() }, report?, now).await
         }
         Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
     }

@@ -59,6 +59,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/agents/{agent_id}/workspace", "get-workspace"),
     ("POST", "/api/v1/tokens", "create-token"),
     ("GET", "/api/v1/tokens", "list-tokens"),
+    ("GET", "/api/v1/tokens/self", "list-tokens"),
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
     ("GET", "/", "page"),
     ("GET", "/page/{file}", "page"),

@@ -6,6 +6,7 @@ use shared::config::Setting::{AgentsTable, TokensTable};
 use shared::domain::agent::AgentFilter;
 use shared::domain::agent::{Agent, AgentState};
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::store::is_cursor;
 use shared::time::Timestamp;
@@ -100,10 +101,12 @@ enum Paging {
 /// Lists agents: by cursor at a bounded cost, by offset with a count of all.
 ///
 /// # Errors
-/// See [`App::operator`]; 422 for bad input.
+/// See [`App::viewer`]; 403 for another board than the viewer's; 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    app.operator(request.headers(), now).await?;
-    let list = ListAgents::read(&request)?;
+    let viewer = app.viewer(request.headers(), now).await?;
+    let mut list = ListAgents::read(&request)?;
+    list.filter.board_id = list.filter.board_id.or(viewer.board_id);
+    reach(viewer, list.filter.board_id)?;
     if list.gateway_id.is_some_and(|gateway_id| gateway_id != app.gateway_id()) {
         return Err(ErrorKind::NotFound("no such gateway").into());
     }

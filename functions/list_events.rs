@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use shared::config::Setting::{AgentsTable, EventsTable, TokensTable};
 use shared::domain::event::{self, Actor, Event};
 use shared::runtime::app::App;
-use shared::runtime::callers::NO_SUCH_AGENT;
+use shared::runtime::callers::{NO_SUCH_AGENT, reach};
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -75,11 +75,15 @@ impl<'a> EventRead<'a> {
 /// Lists an agent's events; a deleted agent's too, for as long as they are kept.
 ///
 /// # Errors
-/// See [`App::operator`]; 404 for an id that nothing ever happened to, 422 for bad input.
+/// See [`App::viewer`] and [`reach`]; 404 for an id that nothing ever happened to, 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    app.operator(request.headers(), now).await?;
+    let viewer = app.viewer(request.headers(), now).await?;
     let agent_id = fields::agent_id(&request)?;
     let list = ListEvents::read(&request)?;
+    if viewer.board_id.is_some() {
+        // A deleted agent's board is not known any more.
+        reach(viewer, app.existing(agent_id, now).await?.board_id)?;
+    }
     let event_type = list.event_type.as_deref();
     let page = app.store.events_before(agent_id, event_type, list.before, list.limit, now).await?;
     if page.events.is_empty() && app.store.agent(agent_id, now).await?.is_none() {

@@ -1,4 +1,4 @@
-//! `GET /api/v1/tokens`: every token, without what is secret of it.
+//! `GET /api/v1/tokens`, `GET /api/v1/tokens/self`: every token, or the caller's own, without what is secret of it.
 
 use lambda_http::Request;
 use serde::Serialize;
@@ -8,8 +8,13 @@ use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::credentials;
 use shared::wire::error::ApiError;
 use shared::wire::mission_control::{self, TokenRead};
+use shared::wire::route::route;
+
+/// The route that shows the caller's own token.
+const OWN: &str = "/api/v1/tokens/self";
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -41,12 +46,17 @@ impl<'a> ListedToken<'a> {
     }
 }
 
-/// Lists tokens, newest first.
+/// Lists tokens, newest first; or shows the one that the caller came with, which says what it may do.
 ///
 /// # Errors
-/// See [`App::operator`].
+/// See [`App::viewer`].
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
-    app.operator(request.headers(), now).await?;
-    let tokens = app.store.tokens().await?;
+    if route(&request) == OWN {
+        let row = app.viewer_row(&credentials::operator_token(request.headers())?, now).await?;
+        return Ok(mission_control::body(&ListedToken::of(&row))?);
+    }
+    let viewer = app.viewer(request.headers(), now).await?;
+    let mut tokens = app.store.tokens().await?;
+    tokens.retain(|token| viewer.reaches(token.board_id));
     Ok(mission_control::body(&Tokens { items: tokens.iter().map(ListedToken::of).collect() })?)
 }

@@ -30,8 +30,8 @@ pub async fn run(
     now: Timestamp,
     _deadline: Instant,
 ) -> Result<Value, JobError> {
-    let request = token_request(&Object::of(&input)?)?;
+    let request = token_request(&Object::of(&input)?, None)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
-    Ok(serde_json::to_value(Minted::of(&minted))?)
+    Ok(serde_json::to_value(Minted::of(&minted, None))?)
 }

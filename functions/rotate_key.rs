@@ -12,7 +12,7 @@ use shared::domain::agent::{Agent, AgentId};
 use shared::domain::credential::ApiKey;
 use shared::domain::event::Actor;
 use shared::runtime::app::App;
-use shared::runtime::callers::into_result;
+use shared::runtime::callers::{into_result, reach};
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -40,7 +40,7 @@ struct Rotated {
 /// Rotates an agent's key. What agents rotate for themselves is limited.
 ///
 /// # Errors
-/// See [`App::operator`], [`App::agent_of_key`] and [`into_result`]; 403 for a previous key, 409 when another
+/// See [`App::operator_within`], [`App::agent_of_key`] and [`into_result`]; 403 for a previous key, 409 when another
 /// rotation was faster, 400 or 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     match Contract::of(route(&request)) {
@@ -66,13 +66,14 @@ async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, Api
 
 async fn by_operator(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = fields::json(request)?;
-    let operator = app.operator(request.headers(), now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
     let agent_id = fields::agent_id(request)?;
     let body = body.object()?;
     body.refuse_spellings(&[("overlapSeconds", "overlap_seconds")])?;
     let overlap = fields::overlap(&body, "overlap_seconds")?;
     let agent = app.existing(agent_id, now).await?;
-    let (agent, key) = rotate(app, &agent, overlap, operator, now).await?;
+    reach(operator, agent.board_id)?;
+    let (agent, key) = rotate(app, &agent, overlap, operator.actor(), now).await?;
     Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), request, now))?)
 }
 

@@ -33,7 +33,7 @@ fn reason(body: Json<'_>) -> Result<Option<String>, Invalid> {
 /// Changes who may act, with the operator's reason. An agent that is in the wanted state already stays as it is.
 ///
 /// # Errors
-/// See [`App::operator`] and [`into_result`]; 422 for bad input.
+/// See [`App::operator_within`] and [`into_result`]; 422 for bad input.
 pub async fn handle(
     app: &App,
     request: Request,
@@ -41,7 +41,7 @@ pub async fn handle(
     now: Timestamp,
 ) -> Result<Answer, ApiError> {
     let body = fields::json(&request)?;
-    let operator = app.operator(request.headers(), now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
     let agent_id = fields::agent_id(&request)?;
     let reason = reason(body)?;
     let changed = app.store.change_state(agent_id, change, reason.as_deref(), operator, now).await?;

@@ -4,7 +4,7 @@ use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::change::Patch;
 use shared::runtime::app::App;
-use shared::runtime::callers::into_result;
+use shared::runtime::callers::{into_result, reach};
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -54,12 +54,15 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
 /// Changes name, board, heartbeat configuration or limit.
 ///
 /// # Errors
-/// See [`App::operator`] and [`into_result`]; 403 for a `status`, 422 for bad input.
+/// See [`App::operator_within`] and [`into_result`]; 403 for a `status`, 422 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = fields::json(&request)?;
-    let operator = app.operator(request.headers(), now).await?;
+    let operator = app.operator_within(request.headers(), now).await?;
     let agent_id = fields::agent_id(&request)?;
     let patch = patch(body)?;
+    if let Some(board_id) = patch.board_id {
+        reach(operator, board_id)?;
+    }
     let changed = app.store.patch(agent_id, &patch, operator, now).await?;
     Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, app.gateway_id(), now))?)
 }

@@ -12,6 +12,7 @@ use shared::domain::credential::ApiKey;
 use shared::domain::event::Actor;
 use shared::domain::registration::Verification;
 use shared::runtime::app::App;
+use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
@@ -60,7 +61,7 @@ struct Verified {
 /// is active yet.
 ///
 /// # Errors
-/// 401 `INVALID_KEY` for an unknown key, 403 `APPROVAL_REQUIRED`, 429 after too many unknown keys from one
+/// 401 `INVALID_KEY` for an unknown key, 403 `APPROVAL_REQUIRED`, or `FORBIDDEN` for an agent of another board, 429 after too many unknown keys from one
 /// address, 400 for bad input.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let key = key(&request)?;
@@ -74,6 +75,12 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             Some(app.operator_row_unnoted(&credentials::operator_token(request.headers())?, now).await?)
         }
     };
+    if let Some(approver) = approver.as_ref().filter(|row| row.board_id.is_some()) {
+        let agent = app.store.agent(AgentId::of_key(&key), now).await?;
+        if let Some(agent) = agent.filter(|agent| agent.accepts(&key.digest(), now)) {
+            reach(approver.operator(), agent.board_id)?;
+        }
+    }
     let actor = approver.as_ref().map_or(Actor::Agent, |token| Actor::Operator(token.token_id));
     let verification = app.store.verify(&key, actor, now).await?;
     if let (Some(token), Verification::Active(_)) = (&approver, verification) {

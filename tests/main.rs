@@ -20,6 +20,7 @@ mod mission_control {
     mod heartbeat;
     mod lists;
     mod operators;
+    mod roles;
     mod rotate;
     mod schema;
     mod tokens;

@@ -13,14 +13,24 @@ use super::client::{
 };
 use crate::support::TestSystem;
 
-const MINTED: [&str; 9] =
-    ["approved", "board_id", "created_at", "expires_at", "id", "kind", "label", "reusable", "token"];
+const MINTED: [&str; 10] =
+    ["approved", "board_id", "created_at", "expires_at", "id", "kind", "label", "reusable", "role", "token"];
 
 async fn mint(operator: &Client<'_>, request: &Value) -> Value {
     let reply = operator.post(TOKENS, request).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
-    assert_eq!(keys(&reply.json()), BTreeSet::from(MINTED));
-    reply.json()
+    let mut minted = reply.json();
+    let link = minted.as_object_mut().expect("an object").remove("link");
+    assert_eq!(keys(&minted), BTreeSet::from(MINTED));
+    let expected = format!("/#token={}", text(&minted, "token"));
+    match request["kind"].as_str() {
+        Some("operator") => assert!(link.is_some_and(|link| {
+            let link = link.as_str().expect("a link").to_owned();
+            link.starts_with("http://127.0.0.1:") && link.ends_with(&expected)
+        })),
+        _ => assert_eq!(link, None, "the page is for people"),
+    }
+    minted
 }
 
 /// The listed tokens, newest first.
@@ -91,7 +101,6 @@ async fn every_field_has_its_rule() {
         (json!({ "kind": "enrollment", "all_boards": false }), "body.board_id"),
         (json!({ "kind": "enrollment", "all_boards": true, "board_id": BOARD }), "body.board_id"),
         (json!({ "kind": "enrollment", "board_id": "x" }), "body.board_id"),
-        (json!({ "kind": "operator", "board_id": BOARD }), "body.board_id"),
         (json!({ "kind": "enrollment", "all_boards": "yes" }), "body.all_boards"),
         (json!({ "kind": "operator", "label": "x".repeat(101) }), "body.label"),
         (json!({ "kind": "operator", "label": "a\nb" }), "body.label"),

@@ -12,6 +12,8 @@ pub enum Changed<T = Box<super::agent::Agent>> {
     Done(T),
     /// There is no such agent.
     NoSuchAgent,
+    /// It belongs to a board that the operator does not reach.
+    Foreign,
     /// The agent's state does not allow it.
     Refused(&'static str),
     /// Somebody else changed the same thing at the same time.

@@ -7,10 +7,47 @@ use uuid::Uuid;
 
 use crate::domain::agent::AgentId;
 use crate::domain::credential::{KeyDigest, Token, TokenKind};
+use crate::domain::event::Actor;
 use crate::time::Timestamp;
+
+/// Said where a token is good for one board, and something of another is meant.
+pub const OTHER_BOARD: &str = "the token is for another board";
 
 /// Said of a one-off token that has let in its agent.
 pub const TOKEN_USED_UP: &str = "the enrollment token is used up";
+
+/// What an operator's token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// See and change.
+    Operator,
+    /// See, and change nothing.
+    Viewer,
+}
+
+/// Whoever comes with an operator's token, whatever its role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The token's id.
+    pub token_id: Uuid,
+    /// The board outside of which the token reaches nothing; `None` reaches everything.
+    pub board_id: Option<Uuid>,
+}
+
+impl Operator {
+    /// The name under which what it does is recorded.
+    #[must_use]
+    pub const fn actor(&self) -> Actor {
+        Actor::Operator(self.token_id)
+    }
+
+    /// Whether it reaches what belongs to this board, or to none.
+    #[must_use]
+    pub fn reaches(&self, board_id: Option<Uuid>) -> bool {
+        self.board_id.is_none() || self.board_id == board_id
+    }
+}
 
 /// A row of the `tokens` table. It holds the digest, never the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +61,10 @@ pub struct TokenRow {
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The only board it lets agents into; absent = all.
+    /// What an operator's token may do; absent for enrollment tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The only board it lets agents into, or that an operator's token reaches; absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub board_id: Option<Uuid>,
     /// Whether it lets in more than one agent.
@@ -65,9 +105,15 @@ impl TokenRow {
     /// It is for another board, in words.
     pub fn admit(&self, board_id: Option<Uuid>) -> Result<(), &'static str> {
         match (self.board_id, board_id) {
-            (Some(own), Some(asked)) if own != asked => Err("the enrollment token is for another board"),
+            (Some(own), Some(asked)) if own != asked => Err(OTHER_BOARD),
             _ => Ok(()),
         }
+    }
+
+    /// Whoever comes with this operator's token.
+    #[must_use]
+    pub const fn operator(&self) -> Operator {
+        Operator { token_id: self.token_id, board_id: self.board_id }
     }
 
     /// Why the token lets no new agent in, if so. It still beats for those that it made.
@@ -98,6 +144,8 @@ pub struct TokenRequest {
     pub label: Option<String>,
     /// `expires_in_seconds`: at most ten years.
     pub lifetime: Duration,
+    /// `role`, of an operator's token.
+    pub role: Option<Role>,
     /// `board_id`; `None` with `all_boards`.
     pub board_id: Option<Uuid>,
     /// `reusable`.
@@ -120,6 +168,7 @@ impl TokenRequest {
             kind: TokenKind::Operator,
             label: Some(label.to_owned()),
             lifetime: Self::default_lifetime(TokenKind::Operator),
+            role: Some(Role::Operator),
             board_id: None,
             reusable: true,
             pre_approved: true,
@@ -145,6 +194,7 @@ impl TokenRequest {
             token_kind: self.kind,
             token_digest: token.digest(),
             label: self.label.clone(),
+            role: self.role,
             board_id: self.board_id,
             reusable: self.reusable,
             pre_approved: self.pre_approved,

@@ -12,7 +12,7 @@ use crate::domain::check_in::{Call, Caller, CheckIn};
 use crate::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use crate::domain::event::Actor;
 use crate::domain::rate_limit::Quota;
-use crate::domain::token::TokenRow;
+use crate::domain::token::{OTHER_BOARD, Operator, Role, TokenRow};
 use crate::time::Timestamp;
 use crate::wire::credentials::{self, CredentialProblem};
 use crate::wire::error::{ApiError, ErrorKind, Invalid};
@@ -72,30 +72,69 @@ impl App {
         }
     }
 
-    /// The operator who is calling, by `Authorization: Bearer`: one read, and one write an hour.
+    /// The operator who is calling and may change everything, by `Authorization: Bearer`: one read, and one write an
+    /// hour. What belongs to boards is for [`App::operator_within`], what is only shown for [`App::viewer`].
+    ///
+    /// # Errors
+    /// 401 without a valid operator token, 403 with a viewer's, one for a board alone, or a credential of another kind,
+    /// 503 without a database.
+    pub async fn operator(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, ApiError> {
+        let operator = self.operator_within(headers, now).await?;
+        reach(operator, None)?;
+        Ok(operator.actor())
+    }
+
+    /// The operator who is calling and may change what its token reaches: one read, and one write an hour.
+    ///
+    /// # Errors
+    /// 401 without a valid operator token, 403 with a viewer's or a credential of another kind, 503 without a database.
+    pub async fn operator_within(&self, headers: &HeaderMap, now: Timestamp) -> Result<Operator, ApiError> {
+        let row = self.operator_row(&credentials::operator_token(headers)?, now).await?;
+        Ok(row.operator())
+    }
+
+    /// The operator or viewer who is calling and may see what its token reaches: one read, and one write an hour.
     ///
     /// # Errors
     /// 401 without a valid operator token, 403 with a credential of another kind, 503 without a database.
-    pub async fn operator(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, ApiError> {
-        let row = self.operator_row(&credentials::operator_token(headers)?, now).await?;
-        Ok(Actor::Operator(row.token_id))
+    pub async fn viewer(&self, headers: &HeaderMap, now: Timestamp) -> Result<Operator, ApiError> {
+        let row = self.viewer_row(&credentials::operator_token(headers)?, now).await?;
+        Ok(row.operator())
     }
 
-    /// The row of a valid operator token, whose use is noted: one read, and one write an hour.
+    /// The row of a valid operator token of either role, whose use is noted: one read, and one write an hour.
     ///
     /// # Errors
     /// 401 if the token is unknown, expired or deleted, 503 without a database.
+    pub async fn viewer_row(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
+        let row = self.row_of_either_role(token, now).await?;
+        self.note_use(&row, false, now).await;
+        Ok(row)
+    }
+
+    /// The row of a valid operator token that may change something, whose use is noted: one read, and one write an hour.
+    ///
+    /// # Errors
+    /// 401 if the token is unknown, expired or deleted, 403 if it is a viewer's, 503 without a database.
     pub async fn operator_row(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
         let row = self.operator_row_unnoted(token, now).await?;
         self.note_use(&row, false, now).await;
         Ok(row)
     }
 
-    /// The row of a valid operator token: one read. Its use is not noted.
+    /// The same, whose use is not noted: one read.
     ///
     /// # Errors
-    /// 401 if the token is unknown, expired or deleted, 503 without a database.
+    /// As [`App::operator_row`].
     pub async fn operator_row_unnoted(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
+        let row = self.row_of_either_role(token, now).await?;
+        match row.role {
+            Some(Role::Viewer) => Err(ErrorKind::Forbidden("a viewer's token changes nothing").into()),
+            _ => Ok(row),
+        }
+    }
+
+    async fn row_of_either_role(&self, token: &Token, now: Timestamp) -> Result<TokenRow, ApiError> {
         let row = self.store.token(token).await?;
         let row = row.filter(|row| row.token_kind == TokenKind::Operator && row.is_valid(now));
         row.ok_or_else(|| ErrorKind::Unauthorized("unknown or expired operator token").into())
@@ -144,8 +183,10 @@ impl App {
     ) -> Result<Agent, ApiError> {
         match credentials::credential(headers)? {
             Credential::Token(token) if token.kind() == TokenKind::Operator => {
-                self.operator_row(&token, now).await?;
-                self.existing(agent_id()?, now).await
+                let viewer = self.viewer_row(&token, now).await?.operator();
+                let agent = self.existing(agent_id()?, now).await?;
+                reach(viewer, agent.board_id)?;
+                Ok(agent)
             }
             Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
             Credential::Agent(key) => {
@@ -210,14 +251,23 @@ impl App {
     }
 }
 
+/// Refuses an operator to whom this board's things are out of reach; `None` are those of no board.
+///
+/// # Errors
+/// 403.
+pub fn reach(operator: Operator, board_id: Option<Uuid>) -> Result<(), ErrorKind> {
+    if operator.reaches(board_id) { Ok(()) } else { Err(ErrorKind::Forbidden(OTHER_BOARD)) }
+}
+
 /// What a change came to, as an answer.
 ///
 /// # Errors
-/// 404 without such an agent, 409 if its state does not allow it or somebody else was faster.
+/// 404 without such an agent, 403 if it is of a board that the operator does not reach, 409 if its state does not allow it or somebody else was faster.
 pub fn into_result<T>(changed: Changed<T>) -> Result<T, ErrorKind> {
     match changed {
         Changed::Done(done) => Ok(done),
         Changed::NoSuchAgent => Err(NO_SUCH_AGENT),
+        Changed::Foreign => Err(ErrorKind::Forbidden(OTHER_BOARD)),
         Changed::Refused(why) => Err(ErrorKind::Conflict(why)),
         Changed::Overtaken => Err(ErrorKind::Conflict("somebody else changed the agent at the same time")),
     }

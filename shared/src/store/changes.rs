@@ -13,6 +13,7 @@ use crate::domain::credential::{ApiKey, KeyDigest};
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
+use crate::domain::token::Operator;
 use crate::time::Timestamp;
 
 /// One change on its way into a row: clauses and their values, its event, and the row as it will be.
@@ -192,10 +193,10 @@ impl Store {
         agent_id: AgentId,
         change: StateChange,
         reason: Option<&str>,
-        actor: Actor,
+        operator: Operator,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(agent_id, actor, now, |agent| change.change(agent, reason, now)).await
+        self.change(agent_id, operator, now, |agent| change.change(agent, reason, now)).await
     }
 
     /// Changes what an operator may change, with the event.
@@ -206,17 +207,17 @@ impl Store {
         &self,
         agent_id: AgentId,
         patch: &Patch,
-        actor: Actor,
+        operator: Operator,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
-        self.change(agent_id, actor, now, |agent| Ok(patch.change(agent, now))).await
+        self.change(agent_id, operator, now, |agent| Ok(patch.change(agent, now))).await
     }
 
     /// Reads, decides and writes, until nobody else is in between: as often as `Races` allows.
     async fn change(
         &self,
         agent_id: AgentId,
-        actor: Actor,
+        operator: Operator,
         now: Timestamp,
         decide: impl Fn(&Agent) -> Result<Option<Change>, &'static str>,
     ) -> Result<Changed, StoreError> {
@@ -225,12 +226,15 @@ impl Store {
             let Some(agent) = self.agent(agent_id, now).await? else {
                 return Ok(Changed::NoSuchAgent);
             };
+            if !operator.reaches(agent.board_id) {
+                return Ok(Changed::Foreign);
+            }
             let change = match decide(&agent) {
                 Ok(Some(change)) => change,
                 Ok(None) => return Ok(Changed::Done(Box::new(agent))),
                 Err(why) => return Ok(Changed::Refused(why)),
             };
-            match self.apply(agent_id, &change, actor, now).await? {
+            match self.apply(agent_id, &change, operator.actor(), now).await? {
                 Transaction::Applied => return Ok(Changed::Done(Box::new(change.after))),
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
@@ -296,12 +300,17 @@ impl Store {
     pub async fn delete_agent(
         &self,
         agent_id: AgentId,
-        actor: Actor,
+        operator: Operator,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Changed<()>, StoreError> {
         let mut races = Races::default();
         while races.again().await {
-            let Some(agent) = self.agent(agent_id, now).await? else { return Ok(()) };
+            let Some(agent) = self.agent(agent_id, now).await? else {
+                return Ok(Changed::Done(()));
+            };
+            if !operator.reaches(agent.board_id) {
+                return Ok(Changed::Foreign);
+            }
             let delete = Delete::builder()
                 .table_name(self.tables.agents.get())
                 .key("agent_id", string(agent_id))
@@ -311,10 +320,10 @@ impl Store {
                 "before": { "name": agent.agent_name, "board_id": agent.board_id, "state": agent.agent_state },
                 "after": null,
             });
-            let event = self.record(agent_id, kind::AGENT_DELETED, actor, &payload, now);
+            let event = self.record(agent_id, kind::AGENT_DELETED, operator.actor(), &payload, now);
             let delete = TransactWriteItem::builder().delete(delete.build().map_err(broken)?).build();
             match transact(&self.client, vec![delete, self.put_event(&event)?]).await? {
-                Transaction::Applied => return Ok(()),
+                Transaction::Applied => return Ok(Changed::Done(())),
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
         }

@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use super::{Item, Races, Store, Transaction, Write};
 use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
+use crate::domain::change::Changed;
 use crate::domain::credential::{Token, TokenKind};
 use crate::domain::event::{Actor, Event, kind};
 use crate::domain::failure::StoreError;
-use crate::domain::token::{MintedToken, TokenRequest, TokenRow};
+use crate::domain::token::{MintedToken, Operator, TokenRequest, TokenRow};
 use crate::time::Timestamp;
 
 /// The index by which tokens are listed, and the one value of its partition key.
@@ -63,6 +64,7 @@ impl Store {
         let payload = json!({
             "kind": row.token_kind,
             "label": row.label,
+            "role": row.role,
             "board_id": row.board_id,
             "reusable": row.reusable,
             "approved": row.pre_approved,
@@ -153,18 +155,26 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Contended`] after every lost race.
-    pub async fn delete_token(&self, token_id: Uuid, actor: Actor, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn delete_token(
+        &self,
+        token_id: Uuid,
+        operator: Operator,
+        now: Timestamp,
+    ) -> Result<Changed<()>, StoreError> {
         let mut races = Races::default();
         while races.again().await {
-            let Some(row) = self.token_row(token_id).await? else { return Ok(()) };
+            let Some(row) = self.token_row(token_id).await? else { return Ok(Changed::Done(())) };
+            if !operator.reaches(row.board_id) {
+                return Ok(Changed::Foreign);
+            }
             let delete = Delete::builder()
                 .table_name(self.tables.tokens.get())
                 .key("token_id", string(token_id))
                 .condition_expression("attribute_exists(token_id)");
-            let event = self.token_event(&row, kind::TOKEN_REVOKED, actor, now);
+            let event = self.token_event(&row, kind::TOKEN_REVOKED, operator.actor(), now);
             let delete = TransactWriteItem::builder().delete(delete.build().map_err(broken)?).build();
             match transact(&self.client, vec![delete, self.put_event(&event)?]).await? {
-                Transaction::Applied => return Ok(()),
+                Transaction::Applied => return Ok(Changed::Done(())),
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
 use crate::domain::heartbeat::Health;
-use crate::domain::token::{MintedToken, TokenRow};
+use crate::domain::token::{MintedToken, Role, TokenRow};
 use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
 use crate::wire::answer::Answer;
@@ -134,6 +134,7 @@ pub struct TokenRead<'a> {
     id: Uuid,
     kind: TokenKind,
     label: Option<&'a str>,
+    role: Option<Role>,
     board_id: Option<Uuid>,
     reusable: bool,
     approved: bool,
@@ -149,6 +150,7 @@ impl<'a> TokenRead<'a> {
             id: row.token_id,
             kind: row.token_kind,
             label: row.label.as_deref(),
+            role: row.role,
             board_id: row.board_id,
             reusable: row.reusable,
             approved: row.pre_approved,
@@ -162,15 +164,21 @@ impl<'a> TokenRead<'a> {
 #[derive(Serialize)]
 pub struct Minted<'a> {
     token: String,
+    /// For operators' tokens: where the page is, with the token behind the `#`, which is sent to no server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<String>,
     #[serde(flatten)]
     row: TokenRead<'a>,
 }
 
 impl<'a> Minted<'a> {
-    /// A token that was just minted.
+    /// A token that was just minted, by a caller who reached the API at `base_url`, if that is known.
     #[must_use]
-    pub fn of(minted: &'a MintedToken) -> Self {
-        Self { token: minted.token.reveal(), row: TokenRead::of(&minted.row) }
+    pub fn of(minted: &'a MintedToken, base_url: Option<&str>) -> Self {
+        let token = minted.token.reveal();
+        let base_url = base_url.filter(|_| minted.row.token_kind == TokenKind::Operator);
+        let link = base_url.map(|base_url| format!("{base_url}/#token={token}"));
+        Self { token, link, row: TokenRead::of(&minted.row) }
     }
 }
 

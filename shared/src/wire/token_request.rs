@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::error::Invalid;
 use super::json::Object;
 use crate::domain::credential::TokenKind;
-use crate::domain::token::TokenRequest;
+use crate::domain::token::{Role, TokenRequest};
 
 /// Reads and checks a request.
 ///
 /// # Errors
 /// Names the field that breaks its rule.
-pub fn token_request(body: &Object<'_>) -> Result<TokenRequest, Invalid> {
+///
+/// `own_board` is that of the operator who asks: a token that names none is then for it.
+pub fn token_request(body: &Object<'_>, own_board: Option<Uuid>) -> Result<TokenRequest, Invalid> {
     let kind = match body.string("kind")?.as_deref() {
         Some("operator") => TokenKind::Operator,
         Some("enrollment") => TokenKind::Enrollment,
@@ -33,19 +37,28 @@ pub fn token_request(body: &Object<'_>) -> Result<TokenRequest, Invalid> {
         }
         Some(_) => return Err(body.invalid("expires_in_seconds", "must be 1 to 315360000 seconds")),
     };
-    let board_id = body.uuid("board_id")?;
     let all_boards = body.boolean("all_boards")?.unwrap_or(false);
+    let board_id = body.uuid("board_id")?.or(own_board.filter(|_| !all_boards));
     match kind {
         TokenKind::Enrollment if board_id.is_some() == all_boards => {
             return Err(
                 body.invalid("board_id", "an enrollment token needs either board_id or all_boards: true")
             );
         }
-        TokenKind::Operator if board_id.is_some() => {
-            return Err(body.invalid("board_id", "an operator token is not bound to a board"));
+        TokenKind::Operator if board_id.is_some() && all_boards => {
+            return Err(body.invalid("board_id", "must not come together with all_boards"));
         }
         _ => {}
     }
+    let role = match (kind, body.string("role")?.as_deref()) {
+        (TokenKind::Operator, None | Some("operator")) => Some(Role::Operator),
+        (TokenKind::Operator, Some("viewer")) => Some(Role::Viewer),
+        (TokenKind::Enrollment, None) => None,
+        (TokenKind::Operator, Some(_)) => return Err(body.invalid("role", "must be 'operator' or 'viewer'")),
+        (TokenKind::Enrollment, Some(_)) => {
+            return Err(body.invalid("role", "only an operator token has a role"));
+        }
+    };
     let succeeds = body.uuid("succeeds")?;
     if succeeds.is_some() && kind == TokenKind::Operator {
         return Err(body.invalid("succeeds", "only an enrollment token succeeds another"));
@@ -54,6 +67,7 @@ pub fn token_request(body: &Object<'_>) -> Result<TokenRequest, Invalid> {
         kind,
         label,
         lifetime,
+        role,
         board_id,
         reusable: body.boolean("reusable")?.unwrap_or(true),
         pre_approved: body.boolean("approved")?.unwrap_or(true),
@@ -69,7 +83,7 @@ mod tests {
 
     fn parse(body: &str) -> Result<TokenRequest, String> {
         let object = Object::parse(body.as_bytes()).unwrap();
-        token_request(&object).map_err(|invalid| invalid.to_string())
+        token_request(&object, None).map_err(|invalid| invalid.to_string())
     }
 
     #[test]

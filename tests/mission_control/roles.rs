@@ -1,0 +1,250 @@
+//! What an operator's token may do: viewers' tokens see everything and change nothing, a token of one board reaches that
+//! board's agents and tokens alone. Every route that there is, and every one to come, is walked.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{
+    AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, OTHER_BOARD, TOKENS, agent_path, agent_read, invalid,
+    refusal, refused, text, with_key,
+};
+use crate::support::{Reply, Row, TestSystem};
+
+/// Routes under `/api/v1/` that take an agent's key and no operator's token.
+const OF_AGENTS: [&str; 2] = ["/api/v1/agent/heartbeat", "/api/v1/agent/healthz"];
+
+fn routes() -> impl Iterator<Item = (Method, &'static str)> {
+    let routes = functions::ROUTES.iter().filter(|(_, path, _)| path.starts_with("/api/v1/"));
+    let routes = routes.filter(|(_, path, _)| !OF_AGENTS.contains(path));
+    routes.map(|(method, path, _)| (method.parse().expect("a method"), *path))
+}
+
+/// A token with these fields.
+async fn token(system: &TestSystem, fields: Value) -> String {
+    let mut request = json!({ "kind": "operator" });
+    request.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
+    text(&system.mint(&request).await, "token")
+}
+
+/// All that is stored, but for the notes of tokens' uses.
+async fn stored(system: &TestSystem) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for table in ["AgentsTable", "EventsTable", "WindowsTable", "TokensTable"] {
+        rows.extend(system.rows(table).await);
+    }
+    for row in &mut rows {
+        row.remove("last_used_at");
+    }
+    rows.sort_by_key(|row| format!("{row:?}"));
+    rows
+}
+
+#[tokio::test]
+async fn a_viewer_reads_by_every_route_and_changes_by_none() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    let viewer = Client::bearer(&system, &token(&system, json!({ "role": "viewer" })).await);
+    let before = stored(&system).await;
+    for (method, path) in routes() {
+        let place = path.replace("{agent_id}", &agent.id).replace("{id}", NO_AGENT);
+        let body = json!({ "name": "b", "kind": "operator" }).to_string();
+        let reply = viewer
+            .send(method.clone(), &place, if method == Method::GET { String::new() } else { body })
+            .await;
+        if method == Method::GET {
+            assert!(![401, 403].contains(&reply.status), "{method} {path}: {}", reply.text);
+        } else {
+            assert_eq!(
+                refusal(&reply),
+                (403, "a viewer's token changes nothing".to_owned()),
+                "{method} {path}"
+            );
+        }
+    }
+    assert_eq!(stored(&system).await, before, "a viewer changes nothing");
+}
+
+#[tokio::test]
+async fn a_viewer_approves_nobody() {
+    let system = TestSystem::with().parameter("Approval", "operator").start().await;
+    let agent = system.registered("waits").await;
+    let bearer = format!("Bearer {}", token(&system, json!({ "role": "viewer" })).await);
+    let headers = [("x-agent-token", agent.key.as_str()), ("authorization", bearer.as_str())];
+    let reply = system.send(Method::POST, "/api/agents/verify", &headers, "").await;
+    assert_eq!(reply.refusal(), (403, "FORBIDDEN".to_owned()));
+    assert_eq!(agent_state(&system, &agent.id).await, "pending");
+}
+
+async fn agent_state(system: &TestSystem, id: &str) -> String {
+    let shown = Client::operator(system).await.get(&agent_path(id, "?detail=true")).await.json();
+    text(&shown["detail"], "state")
+}
+
+#[tokio::test]
+async fn an_operator_of_a_board_reaches_no_other_boards_agent() {
+    let system = TestSystem::start().await;
+    let everywhere = Client::operator(&system).await;
+    let others = [json!(OTHER_BOARD), Value::Null];
+    let boards = Client::bearer(&system, &token(&system, json!({ "board_id": BOARD })).await);
+    let foreign = |reply: &Reply| refusal(reply) == (403, "the token is for another board".to_owned());
+    let own = everywhere.create(&json!({ "name": "own", "board_id": BOARD })).await;
+    for board_id in others {
+        let agent = everywhere.create(&json!({ "name": "others", "board_id": board_id })).await;
+        let before = stored(&system).await;
+        for (method, path) in routes().filter(|(_, path)| path.contains("{agent_id}")) {
+            let reply = boards.send(method.clone(), &path.replace("{agent_id}", &agent.id), "").await;
+            assert!(foreign(&reply), "{method} {path}: {}", reply.text);
+        }
+        assert_eq!(stored(&system).await, before, "nobody changed anything");
+    }
+    // Its own it reaches by all of them: in an order that leaves the agent there to the end.
+    let mut mine: Vec<_> = routes().filter(|(_, path)| path.contains("{agent_id}")).collect();
+    mine.sort_by_key(|(method, _)| *method == Method::DELETE);
+    for (method, path) in mine {
+        let reply = boards.send(method.clone(), &path.replace("{agent_id}", &own.id), "").await;
+        assert!(![401, 403, 404].contains(&reply.status), "{method} {path}: {}", reply.text);
+        if path.ends_with("/revoke") {
+            boards.touch(&agent_path(&own.id, "/restore")).await;
+        }
+    }
+    assert_eq!(refused(&boards.get(&agent_path(NO_AGENT, "")).await), 404);
+}
+
+#[tokio::test]
+async fn what_no_agent_is_named_by_is_the_boards_own() {
+    let system = TestSystem::start().await;
+    let everywhere = Client::operator(&system).await;
+    let board = token(&system, json!({ "board_id": BOARD })).await;
+    let boards = Client::bearer(&system, &board);
+    let others = everywhere.create(&json!({ "name": "others", "board_id": OTHER_BOARD })).await;
+    let fleets = system.mint(&json!({ "kind": "enrollment", "all_boards": true })).await;
+    let mut routes: Vec<_> = routes().filter(|(_, path)| !path.contains("{agent_id}")).collect();
+    // What makes something goes before what lists it.
+    routes.sort_by_key(|(method, _)| *method != Method::POST);
+    for (method, path) in routes {
+        match (method.as_str(), path) {
+            ("POST", AGENTS) => {
+                let (shown, _) = with_key(&boards.post(AGENTS, &json!({ "name": "new" })).await);
+                assert_eq!(shown["board_id"], BOARD, "an agent without a board is of the operator's");
+                let elsewhere = json!({ "name": "new", "board_id": OTHER_BOARD });
+                assert_eq!(refused(&boards.post(AGENTS, &elsewhere).await), 403);
+            }
+            ("GET", AGENTS) => {
+                let listed = boards.get(AGENTS).await.json();
+                assert_eq!((&listed["total"], &listed["items"][0]["name"]), (&json!(1), &json!("new")));
+                for query in ["?cursor=", "?name=new", "?status=provisioning", &format!("?board_id={BOARD}")]
+                {
+                    let listed = boards.get(&format!("{AGENTS}{query}")).await.json();
+                    assert_eq!(listed["items"].as_array().expect("a list").len(), 1, "{query}");
+                }
+                assert_eq!(refused(&boards.get(&format!("{AGENTS}?board_id={OTHER_BOARD}")).await), 403);
+            }
+            ("POST", BEAT_BY_NAME) => {
+                let (shown, agent) = with_key(&boards.beat_as("by name").await);
+                assert_eq!(shown["board_id"], BOARD);
+                let elsewhere = json!({ "name": "by name", "board_id": OTHER_BOARD });
+                assert_eq!(refused(&boards.post(BEAT_BY_NAME, &elsewhere).await), 403);
+                let moved =
+                    everywhere.patch(&agent_path(&agent.id, ""), &json!({ "board_id": OTHER_BOARD })).await;
+                agent_read(&moved);
+                assert_eq!(refused(&boards.beat_as("by name").await), 403, "the agent was moved since");
+            }
+            ("POST", TOKENS) => {
+                for kind in ["operator", "enrollment"] {
+                    let minted = boards.post(TOKENS, &json!({ "kind": kind })).await.json();
+                    assert_eq!(minted["board_id"], BOARD, "{kind}");
+                    for elsewhere in [json!({ "board_id": OTHER_BOARD }), json!({ "all_boards": true })] {
+                        let mut wanted = json!({ "kind": kind });
+                        wanted
+                            .as_object_mut()
+                            .expect("an object")
+                            .extend(elsewhere.as_object().expect("one").clone());
+                        assert_eq!(refused(&boards.post(TOKENS, &wanted).await), 403, "{wanted}");
+                    }
+                }
+            }
+            ("GET", TOKENS) => {
+                let listed = boards.get(TOKENS).await.json();
+                let listed = listed["items"].as_array().expect("a list");
+                assert!(
+                    !listed.is_empty() && listed.iter().all(|token| token["board_id"] == BOARD),
+                    "{listed:?}"
+                );
+            }
+            ("GET", "/api/v1/tokens/self") => {
+                let own = boards.get(path).await.json();
+                assert_eq!((&own["board_id"], &own["role"]), (&json!(BOARD), &json!("operator")));
+            }
+            ("DELETE", "/api/v1/tokens/{id}") => {
+                let place = format!("{TOKENS}/{}", text(&fleets, "id"));
+                assert_eq!(refused(&boards.delete(&place).await), 403);
+                assert!(
+                    everywhere.get(TOKENS).await.text.contains(&text(&fleets, "id")),
+                    "it is still there"
+                );
+                let own = boards.post(TOKENS, &json!({ "kind": "enrollment" })).await.json();
+                assert_eq!(boards.delete(&format!("{TOKENS}/{}", text(&own, "id"))).await.status, 200);
+            }
+            (method, path) => panic!("say here what {method} {path} does for an operator of one board"),
+        }
+    }
+    let out = json!({ "board_id": OTHER_BOARD });
+    let own = boards.create(&json!({ "name": "stays" })).await;
+    for moved in [out, json!({ "board_id": null })] {
+        assert_eq!(refused(&boards.patch(&agent_path(&own.id, ""), &moved).await), 403, "{moved}");
+    }
+    assert_eq!(everywhere.show(&own).await["board_id"], BOARD);
+    assert_eq!(everywhere.show(&others).await["board_id"], OTHER_BOARD);
+}
+
+#[tokio::test]
+async fn an_operator_of_a_board_approves_its_agents_alone() {
+    let system = TestSystem::with().parameter("Approval", "operator").start().await;
+    let bearer = format!("Bearer {}", token(&system, json!({ "board_id": BOARD })).await);
+    for (board_id, status) in [(json!(BOARD), 200), (json!(OTHER_BOARD), 403), (Value::Null, 403)] {
+        let key = text(&system.register(&json!({ "name": "a", "boardId": board_id })).await.data(), "apiKey");
+        let headers = [("x-agent-token", key.as_str()), ("authorization", bearer.as_str())];
+        let reply = system.send(Method::POST, "/api/agents/verify", &headers, "").await;
+        assert_eq!(reply.status, status, "{board_id}: {}", reply.text);
+    }
+    let headers = [("x-agent-token", "0".repeat(48)), ("authorization", bearer.clone())];
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let reply = system.send(Method::POST, "/api/agents/verify", &headers, "").await;
+    assert_eq!(reply.refusal(), (401, "INVALID_KEY".to_owned()), "a stranger learns nothing of boards");
+}
+
+#[tokio::test]
+async fn a_token_says_what_it_may_do() {
+    let system = TestSystem::start().await;
+    let own = async |fields: Value| {
+        let bearer = Client::bearer(&system, &token(&system, fields).await);
+        bearer.get("/api/v1/tokens/self").await.json()
+    };
+    let whole = own(json!({ "label": "ops" })).await;
+    assert_eq!(
+        (&whole["role"], &whole["label"], &whole["kind"]),
+        (&json!("operator"), &json!("ops"), &json!("operator"))
+    );
+    assert_eq!(own(json!({ "role": "viewer" })).await["role"], "viewer");
+    let enrollment = system.enrollment_token(json!({})).await;
+    assert_eq!(refused(&Client::bearer(&system, &enrollment).get("/api/v1/tokens/self").await), 403);
+}
+
+#[tokio::test]
+async fn a_role_is_one_of_two_words_and_operators_alone_have_one() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for (request, loc) in [
+        (json!({ "kind": "operator", "role": "admin" }), "body.role"),
+        (json!({ "kind": "operator", "role": 7 }), "body.role"),
+        (json!({ "kind": "enrollment", "all_boards": true, "role": "viewer" }), "body.role"),
+        (json!({ "kind": "operator", "board_id": BOARD, "all_boards": true }), "body.board_id"),
+    ] {
+        assert_eq!(invalid(&operator.post(TOKENS, &request).await), loc, "{request}");
+    }
+    let minted = operator.post(TOKENS, &json!({ "kind": "enrollment", "all_boards": true })).await.json();
+    assert_eq!(minted["role"], Value::Null);
+    let minted = operator.post(TOKENS, &json!({ "kind": "operator" })).await.json();
+    assert_eq!(minted["role"], "operator");
+}
