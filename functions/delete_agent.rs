@@ -1,7 +1,7 @@
 //! `DELETE /api/v1/agents/{agent_id}`: an operator removes an agent.
 
 use lambda_http::Request;
-use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
+use shared::config::Setting::{AgentsTable, AlertsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::runtime::app::App;
 use shared::runtime::callers::into_result;
 use shared::runtime::function::Endpoint;
@@ -13,7 +13,7 @@ use shared::wire::fields;
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
     name: "delete-agent",
-    reads: &[AgentsTable, EventsTable, TokensTable, SystemEventRetention],
+    reads: &[AgentsTable, EventsTable, TokensTable, AlertsTable, SystemEventRetention],
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 

@@ -5,19 +5,24 @@
 pub mod agent_healthz;
 pub mod approve_agent;
 pub mod create_agent;
+pub mod create_silence;
 pub mod create_token;
 pub mod delete_agent;
+pub mod delete_silence;
 pub mod delete_token;
 pub mod deliver;
 pub mod enroll;
 pub mod fallback;
 pub mod get_agent;
+pub mod get_fleet;
 pub mod get_usage;
 pub mod get_workspace;
 pub mod health;
 pub mod heartbeat;
 pub mod list_agents;
+pub mod list_alerts;
 pub mod list_events;
+pub mod list_silences;
 pub mod list_tokens;
 pub mod mint_token;
 pub mod page;
@@ -63,6 +68,11 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
     ("GET", "/", "page"),
     ("GET", "/page/{file}", "page"),
+    ("GET", "/api/v1/fleet", "get-fleet"),
+    ("GET", "/api/v1/alerts", "list-alerts"),
+    ("POST", "/api/v1/silences", "create-silence"),
+    ("GET", "/api/v1/silences", "list-silences"),
+    ("DELETE", "/api/v1/silences/{id}", "delete-silence"),
     ("GET", "/health", "health"),
     ("HEAD", "/health", "health"),
     ("GET", "/healthz", "health"),
@@ -76,18 +86,23 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(agent_healthz::FUNCTION),
     Function::Endpoint(approve_agent::FUNCTION),
     Function::Endpoint(create_agent::FUNCTION),
+    Function::Endpoint(create_silence::FUNCTION),
     Function::Endpoint(create_token::FUNCTION),
     Function::Endpoint(delete_agent::FUNCTION),
+    Function::Endpoint(delete_silence::FUNCTION),
     Function::Endpoint(delete_token::FUNCTION),
     Function::Endpoint(enroll::FUNCTION),
     Function::Endpoint(fallback::FUNCTION),
     Function::Endpoint(get_agent::FUNCTION),
+    Function::Endpoint(get_fleet::FUNCTION),
     Function::Endpoint(get_usage::FUNCTION),
     Function::Endpoint(get_workspace::FUNCTION),
     Function::Endpoint(health::FUNCTION),
     Function::Endpoint(heartbeat::FUNCTION),
     Function::Endpoint(list_agents::FUNCTION),
+    Function::Endpoint(list_alerts::FUNCTION),
     Function::Endpoint(list_events::FUNCTION),
+    Function::Endpoint(list_silences::FUNCTION),
     Function::Endpoint(list_tokens::FUNCTION),
     Function::Endpoint(page::FUNCTION),
     Function::Endpoint(post_events::FUNCTION),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::FutureExt as _;
 use serde_json::Value;
-use shared::config::{Config, ConfigError};
+use shared::config::{Config, ConfigError, Setting};
 use shared::domain::event::EventIds;
 use shared::runtime::app::{App, REQUEST_BUDGET};
 use shared::runtime::function::{Function, Job, JobError};
@@ -30,7 +30,7 @@ use crate::database::{Connection, Database, DatabaseError};
 use crate::gateway::{Mounted, router};
 use crate::policy::Policy;
 use crate::streams::{StreamInvocation, StreamReader};
-use crate::template::{Permission, Schedule, Template, TemplateError, Trigger};
+use crate::template::{Permission, Place, Schedule, Template, TemplateError, Trigger};
 
 /// How often rows are removed whose time to live is over.
 const TTL_EVERY: Duration = Duration::from_mins(1);
@@ -180,11 +180,11 @@ impl System {
     /// # Errors
     /// One line that says what stands in the way.
     pub async fn start_closed(options: Options) -> Result<Self, StartError> {
-        let template = read_template(&options)?;
         let address = SocketAddr::new(options.listen, options.port);
         let listener =
             TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let template = read_template(&options, &url_of(address))?;
         let database =
             Arc::new(Connection::open(&options.database, options.dynamodb_port, options.timeouts).await?);
         database.create_tables(&template.tables).await?;
@@ -194,7 +194,13 @@ impl System {
         let event_ids = EventIds::default();
         let (mut routes, mut jobs, mut schedules) = (Vec::new(), BTreeMap::new(), Vec::new());
         let (mut policies, mut streams) = (Vec::new(), Vec::new());
-        for function in template.functions {
+        for mut function in template.functions {
+            if let (Some(Some(period)), Some(seconds)) =
+                (options.schedules, function.environment.get_mut(Setting::SweepEvery.variable()))
+            {
+                // Beside the schedule, what the sweep knows of it.
+                *seconds = period.as_secs().to_string();
+            }
             let Some(code) = functions::function(&function.binary) else {
                 return Err(StartError::NoSuchBinary(function.logical_id, function.binary));
             };
@@ -274,7 +280,8 @@ impl System {
     fn run_schedules(&mut self, schedules: Vec<(String, Schedule)>) {
         for (binary, schedule) in schedules {
             let (jobs, clock) = (Arc::clone(&self.jobs), self.clock.clone());
-            self.every(schedule.every, schedule.every, move || {
+            // At once, too: time before the first sweep counts against no agent, and ends here.
+            self.every(Duration::ZERO, schedule.every, move || {
                 let (jobs, clock, binary, input) =
                     (Arc::clone(&jobs), clock.clone(), binary.clone(), schedule.input.clone());
                 async move {
@@ -431,13 +438,24 @@ async fn round(
     stream.round(invoke).await
 }
 
-fn read_template(options: &Options) -> Result<Template, StartError> {
+/// Where this machine finds what listens there: an unspecified address is called by loopback.
+fn url_of(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+fn read_template(options: &Options, api_url: &str) -> Result<Template, StartError> {
     let path = &options.template;
     let text = std::fs::read_to_string(path)
         .map_err(|source| StartError::TemplateFile { path: path.clone(), source })?;
     let file_name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
     let table_name = |logical_id: &str| format!("{}-{logical_id}", options.table_prefix);
-    Ok(Template::read(&file_name, &text, &options.parameters, &table_name)?)
+    let place = Place { table_name: &table_name, api_url };
+    Ok(Template::read(&file_name, &text, &options.parameters, place)?)
 }
 
 async fn run_job(

@@ -34,6 +34,15 @@ pub struct Template {
     pub cors: Option<Cors>,
 }
 
+/// Where a template is executed.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Makes a table's name in the database from its logical id.
+    pub table_name: &'a dyn Fn(&str) -> String,
+    /// Where the API answers.
+    pub api_url: &'a str,
+}
+
 /// A table. Types and schemas are in the words of the database's own `CreateTable`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -256,8 +265,7 @@ pub struct TemplateError {
 }
 
 impl Template {
-    /// Reads a template with these parameters. `table_name` makes a table's name in the database from its
-    /// logical id; `file_name` is what errors call the file.
+    /// Reads a template with these parameters, as it is executed in this place; `file_name` is what errors call the file.
     ///
     /// # Errors
     /// For anything that is not understood, and for parameters that are missing, unknown or out of bounds.
@@ -265,9 +273,9 @@ impl Template {
         file_name: &str,
         text: &str,
         parameters: &BTreeMap<String, String>,
-        table_name: &dyn Fn(&str) -> String,
+        place: Place<'_>,
     ) -> Result<Self, TemplateError> {
-        read(text, parameters, table_name).map_err(|Problem { line, message }| TemplateError {
+        read(text, parameters, place).map_err(|Problem { line, message }| TemplateError {
             file: file_name.to_owned(),
             line,
             message,
@@ -286,11 +294,7 @@ const SECTIONS: &[&str] = &[
     "Transform",
 ];
 
-fn read(
-    text: &str,
-    given: &BTreeMap<String, String>,
-    table_name: &dyn Fn(&str) -> String,
-) -> Result<Template, Problem> {
+fn read(text: &str, given: &BTreeMap<String, String>, place: Place<'_>) -> Result<Template, Problem> {
     let document = Node::parse(text)?;
     let sections = document.fields("a template", &[SECTIONS])?;
     sections.require("Transform")?.one_of(&["AWS::Serverless-2016-10-31"])?;
@@ -298,7 +302,7 @@ fn read(
 
     let section = sections.get("Parameters").map_or(document.line, |node| node.line);
     let parameters = parameters::read(entries("Parameters")?, given, section)?;
-    let mut scope = Scope::new(parameters, entries("Conditions")?, table_name);
+    let mut scope = Scope::new(parameters, entries("Conditions")?, place);
 
     let mut resources = Vec::new();
     for Entry { name, line, node } in sections.require("Resources")?.entries()? {
@@ -313,7 +317,7 @@ fn read(
     let tables = resources.iter().filter(|resource| matches!(resource.kind, Kind::Table));
     let tables = tables.map(|table| {
         let id = table.logical_id;
-        resources::table(&scope, id, table_name(id), table.attributes.require("Properties")?)
+        resources::table(&scope, id, (place.table_name)(id), table.attributes.require("Properties")?)
     });
     let tables = tables.collect::<Result<Vec<_>, _>>()?;
 

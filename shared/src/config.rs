@@ -71,6 +71,14 @@ pub enum Setting {
     TrustedProxyHops,
     /// Days for which messages and their deliveries are kept.
     AlertRetention,
+    /// Missed heartbeats after which a silence is told.
+    AlertAfterMissed,
+    /// Seconds between two sweeps.
+    SweepEvery,
+    /// The URL through which the sweep hears itself, or `off`.
+    CanaryUrl,
+    /// The URL of the API, with which links begin.
+    ApiUrl,
     /// What channels may be sent to: `public` addresses by https, or `any`.
     WebhookTargets,
 }
@@ -98,6 +106,10 @@ impl Setting {
             Self::SweepSegments => "SWEEP_SEGMENTS",
             Self::TrustedProxyHops => "TRUSTED_PROXY_HOPS",
             Self::AlertRetention => "ALERT_RETENTION_DAYS",
+            Self::AlertAfterMissed => "ALERT_AFTER_MISSED",
+            Self::SweepEvery => "SWEEP_EVERY_SECONDS",
+            Self::CanaryUrl => "CANARY_URL",
+            Self::ApiUrl => "API_URL",
             Self::WebhookTargets => "WEBHOOK_TARGETS",
         }
     }
@@ -184,6 +196,14 @@ pub struct Config {
     pub trusted_proxy_hops: Given<usize>,
     /// See [`Setting::AlertRetention`].
     pub alert_retention: Given<Duration>,
+    /// See [`Setting::AlertAfterMissed`].
+    pub alert_after_missed: Given<u32>,
+    /// See [`Setting::SweepEvery`].
+    pub sweep_every: Given<Duration>,
+    /// See [`Setting::CanaryUrl`]; `None` for `off`.
+    pub canary_url: Given<Option<String>>,
+    /// See [`Setting::ApiUrl`].
+    pub api_url: Given<String>,
     /// See [`Setting::WebhookTargets`].
     pub webhook_targets: Given<WebhookTargets>,
 }
@@ -242,6 +262,10 @@ impl Config {
             sweep_segments: env.given(Setting::SweepSegments, number)?,
             trusted_proxy_hops: env.given(Setting::TrustedProxyHops, number)?,
             alert_retention: env.given(Setting::AlertRetention, days)?,
+            alert_after_missed: env.given(Setting::AlertAfterMissed, number)?,
+            sweep_every: env.given(Setting::SweepEvery, |value| number(value).map(Duration::from_secs))?,
+            canary_url: env.given(Setting::CanaryUrl, |value| Ok((value != "off").then_some(value)))?,
+            api_url: env.given(Setting::ApiUrl, text)?,
             webhook_targets: env.given(Setting::WebhookTargets, |value| {
                 word(value, [("public", WebhookTargets::Public), ("any", WebhookTargets::Any)])
             })?,

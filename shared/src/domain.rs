@@ -1,6 +1,7 @@
 //! The words of the field and their rules: pure, without HTTP, AWS or Lambda.
 
 pub mod agent;
+pub mod canary;
 pub mod change;
 pub mod channel;
 pub mod check_in;
@@ -10,11 +11,16 @@ pub mod delivery;
 pub mod event;
 pub mod failure;
 pub mod fleet;
+pub mod hearing;
 pub mod heartbeat;
+pub mod message;
 pub mod notification;
+pub mod pace;
 pub mod public_address;
 pub mod rate_limit;
 pub mod registration;
 pub mod rendering;
+pub mod silence;
 pub mod token;
+pub mod watch;
 pub mod workspace;

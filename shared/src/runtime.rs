@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod callers;
+pub mod canary;
 pub mod deliverer;
 pub mod function;
 pub mod gateway_event;
@@ -9,4 +10,5 @@ pub mod lambda;
 pub mod limits;
 pub mod refusal_cache;
 pub mod respond;
+pub mod telling;
 pub mod token_cache;

@@ -12,7 +12,9 @@ mod endpoint;
 mod events;
 mod fleet;
 mod listing;
+mod silences;
 mod sweep;
+mod telling;
 mod tokens;
 mod windows;
 
@@ -37,7 +39,9 @@ use serde_json::Value;
 pub use self::deliveries::{Claim, Due};
 pub use self::endpoint::{Endpoint, Timeouts, endpoint_url};
 pub use self::listing::{Page, is_cursor};
-pub use self::sweep::{SweepReport, SweepSettings};
+pub use self::silences::Silenced;
+pub use self::sweep::{Sighting, Sweep, SweepReport, SweepSettings};
+pub use self::telling::{Control, Gone, Mark, Telling};
 
 use crate::config::{Config, Given, Tables};
 use crate::domain::credential::KeyDigest;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 const RFC3339_MILLIS: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -81,6 +81,13 @@ impl Timestamp {
         moment.and_then(|moment| moment.format(HTTP_DATE).ok()).unwrap_or_default()
     }
 
+    /// Reads a moment as the wire has it; `None` for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = PrimitiveDateTime::parse(text, RFC3339_MILLIS).ok()?.assume_utc();
+        Self::try_from(i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok()?).ok()
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -121,7 +128,10 @@ mod tests {
 
     #[test]
     fn the_wire_form_is_rfc3339_with_milliseconds_and_z() {
-        assert_eq!(Timestamp::from_millis(1_700_000_000_007).to_string(), "2023-11-14T22:13:20.007Z");
+        let moment = Timestamp::from_millis(1_700_000_000_007);
+        assert_eq!(moment.to_string(), "2023-11-14T22:13:20.007Z");
+        assert_eq!(Timestamp::parse("2023-11-14T22:13:20.007Z"), Some(moment));
+        assert_eq!(Timestamp::parse("2023-11-14T22:13:20Z"), None);
         assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::from_millis(-1).to_string(), "1970-01-01T00:00:00.000Z");
     }

@@ -1,8 +1,11 @@
 //! Alerts: whom they are sent to, and how.
 
 pub mod delivery;
+mod hearing;
 mod queue;
 mod sending;
+mod silences;
+pub mod telling;
 
 use serde_json::Value;
 use shared::config::Setting::{self, SystemEventRetention};

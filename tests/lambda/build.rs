@@ -43,11 +43,12 @@ fn every_function_of_the_template_has_its_executable() {
 #[test]
 fn the_shipped_samconfig_gives_the_template_every_parameter_without_a_default() {
     let shipped = shipped_parameters();
-    template(&shipped, &str::to_owned).expect("a template that is content with samconfig.toml");
+    template(&shipped, &str::to_owned, "http://api").expect("a template that is content with samconfig.toml");
     for name in shipped.keys() {
         let mut without = shipped.clone();
         without.remove(name);
-        let refused = template(&without, &str::to_owned).expect_err("samconfig.toml says what it need not");
+        let refused = template(&without, &str::to_owned, "http://api")
+            .expect_err("samconfig.toml says what it need not");
         assert!(refused.contains(name), "{refused}");
     }
 }

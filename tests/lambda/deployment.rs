@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use local::template::{Function, Template};
+use local::template::{Function, Place, Template};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
+use shared::time::Timestamp;
 
 use crate::support::runtime_api::LambdaProcess;
 use crate::support::{Reply, TestAgent, TestSystem};
@@ -32,7 +33,8 @@ impl Deployment {
         let setup =
             given.iter().fold(TestSystem::with(), |setup, (name, value)| setup.parameter(name, value));
         let system = setup.start().await;
-        let template = template(&given, &|logical_id| system.table(logical_id)).expect("the template");
+        let template =
+            template(&given, &|logical_id| system.table(logical_id), system.url()).expect("the template");
         Self { system, functions: template.functions }
     }
 
@@ -53,6 +55,10 @@ impl Deployment {
     /// The same, with other values for some of its environment.
     pub async fn function_with(&self, binary: &str, changes: &[(&str, &str)]) -> LambdaProcess {
         let mut environment = self.environment(binary);
+        if binary == "sweep" {
+            // As if sweeps had run until now by the machine's clock, which is the function's.
+            self.system.has_heard_until(Timestamp::now()).await;
+        }
         environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let lambda = LambdaProcess::start(executable(binary), &environment).await;
         assert!(lambda.is_alive(), "{binary} ended: {}", lambda.logs().join("\n"));
@@ -76,7 +82,7 @@ pub fn executable(binary: &str) -> PathBuf {
 pub fn binaries() -> Vec<String> {
     let open = [("Registration", "open"), ("Approval", "key")];
     let open = open.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let functions = template(&open, &str::to_owned).expect("the template").functions;
+    let functions = template(&open, &str::to_owned, "http://api").expect("the template").functions;
     functions.into_iter().map(|function| function.binary).collect()
 }
 
@@ -84,9 +90,11 @@ pub fn binaries() -> Vec<String> {
 pub fn template(
     parameters: &BTreeMap<String, String>,
     table_name: &dyn Fn(&str) -> String,
+    api_url: &str,
 ) -> Result<Template, String> {
     let text = std::fs::read_to_string(in_package("template.yaml")).expect("the template");
-    Template::read("template.yaml", &text, parameters, table_name).map_err(|error| error.to_string())
+    let place = Place { table_name, api_url };
+    Template::read("template.yaml", &text, parameters, place).map_err(|error| error.to_string())
 }
 
 /// A path in the package.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join;
-use local::template::{Route, Template};
+use local::template::{Place, Route, Template};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -32,8 +32,8 @@ fn operators_routes() -> Vec<(Method, String)> {
     let parameters = [("Registration", "open"), ("Approval", "key")];
     let parameters: BTreeMap<String, String> =
         parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let template =
-        Template::read("template.yaml", text, &parameters, &str::to_owned).expect("the shipped template");
+    let place = Place { table_name: &str::to_owned, api_url: "" };
+    let template = Template::read("template.yaml", text, &parameters, place).expect("the shipped template");
     let routes =
         template.functions.into_iter().flat_map(|function| function.routes().cloned().collect::<Vec<_>>());
     let declared: BTreeSet<(String, String)> = routes
@@ -81,7 +81,7 @@ async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
         ("another scheme", Client::anonymous(&system).with("authorization", "Basic YTpi"), 401),
     ];
     let routes = operators_routes();
-    assert_eq!(routes.len(), 14);
+    assert_eq!(routes.len(), 19);
     let before = system.row(&agent).await;
     for (method, path) in &routes {
         let path = path.replace("{agent_id}", &agent.id).replace("{id}", &text(&minted, "id"));

@@ -8,7 +8,9 @@ use super::client::{
     AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, OTHER_BOARD, TOKENS, agent_path, agent_read, invalid,
     refusal, refused, text, with_key,
 };
-use crate::support::{Reply, Row, TestSystem};
+use crate::support::{Reply, Row, TestAgent, TestSystem};
+
+const SILENCES: &str = "/api/v1/silences";
 
 /// Routes under `/api/v1/` that take an agent's key and no operator's token.
 const OF_AGENTS: [&str; 2] = ["/api/v1/agent/heartbeat", "/api/v1/agent/healthz"];
@@ -186,7 +188,7 @@ async fn what_no_agent_is_named_by_is_the_boards_own() {
                 let own = boards.post(TOKENS, &json!({ "kind": "enrollment" })).await.json();
                 assert_eq!(boards.delete(&format!("{TOKENS}/{}", text(&own, "id"))).await.status, 200);
             }
-            (method, path) => panic!("say here what {method} {path} does for an operator of one board"),
+            (method, path) => of_alerts(&everywhere, &boards, &others, method, path).await,
         }
     }
     let out = json!({ "board_id": OTHER_BOARD });
@@ -196,6 +198,47 @@ async fn what_no_agent_is_named_by_is_the_boards_own() {
     }
     assert_eq!(everywhere.show(&own).await["board_id"], BOARD);
     assert_eq!(everywhere.show(&others).await["board_id"], OTHER_BOARD);
+}
+
+/// The same for what is told.
+async fn of_alerts(
+    everywhere: &Client<'_>,
+    boards: &Client<'_>,
+    others: &TestAgent,
+    method: &str,
+    path: &str,
+) {
+    match (method, path) {
+        ("GET", "/api/v1/fleet") => {
+            let fleet = boards.get(path).await.json();
+            assert_eq!((&fleet["agents"], &fleet["boards"]), (&json!(0), &json!([])), "no sweep yet");
+        }
+        ("GET", "/api/v1/alerts") => assert_eq!(boards.get(path).await.json()["items"], json!([])),
+        ("POST", SILENCES) => {
+            let own = json!({ "board_id": BOARD, "for_seconds": 60 });
+            assert_eq!(boards.post(SILENCES, &own).await.status, 200);
+            for scope in
+                [json!({ "all": true }), json!({ "board_id": OTHER_BOARD }), json!({ "agent_id": others.id })]
+            {
+                let mut silence = json!({ "for_seconds": 60 });
+                silence.as_object_mut().expect("one").extend(scope.as_object().expect("one").clone());
+                assert_eq!(refused(&boards.post(SILENCES, &silence).await), 403, "{silence}");
+            }
+        }
+        ("GET", SILENCES) => {
+            let all = json!({ "all": true, "for_seconds": 60 });
+            assert_eq!(everywhere.post(SILENCES, &all).await.status, 200);
+            let listed = boards.get(SILENCES).await.json();
+            assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+            assert_eq!(listed["items"][0]["board_id"], BOARD);
+        }
+        ("DELETE", "/api/v1/silences/{id}") => {
+            let all = json!({ "all": true, "for_seconds": 60 });
+            let all = everywhere.post(SILENCES, &all).await.json();
+            assert_eq!(refused(&boards.delete(&format!("{SILENCES}/{}", text(&all, "id"))).await), 403);
+        }
+        (method, path) => panic!("say here what {method} {path} does for an operator of one board"),
+    }
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ async fn without_a_database_every_endpoint_answers_503_and_then_works_again() {
     for does in [Does::Register, Does::Verify, Does::Beat, Does::SayOffline, Does::Post, Does::PostOwn] {
         assert_unavailable(&does.call(&system, &agent).await, &format!("{does:?}"));
     }
-    system.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.expect_err("no database");
+    system.try_sweep().await.expect_err("no database");
     system.proxy.reopen();
     system.beat(&agent, "healthy").await.data();
     system.post_event(&agent, "e").await.data();
@@ -292,7 +292,7 @@ async fn an_announcement_whose_answer_is_lost_is_made_once() {
     system.beat(&agent, "healthy").await.data();
     system.advance(Duration::from_mins(10));
     let fault = system.proxy.inject(When::operation("TransactWriteItems"), Fault::DropAnswer);
-    system.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.expect_err("nothing was heard");
+    system.try_sweep().await.expect_err("nothing was heard");
     fault.clear();
     let report = system.sweep().await;
     assert_eq!((&report["announced"], &report["offline"]), (&json!(0), &json!(1)));

@@ -8,7 +8,10 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
+use shared::domain::concern::Concern;
+
 use crate::alerts::delivery::{queue, webhook};
+use crate::alerts::telling;
 use crate::mission_control::client::{
     AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
 };
@@ -44,9 +47,7 @@ async fn every_permission_is_needed_and_every_need_is_permitted() {
     tokens(&system).await;
     alerts(&system).await;
     ok(&system.get("/readyz").await);
-    // The others fall silent.
-    system.advance(Duration::from_mins(10));
-    assert_ne!(system.sweep().await["announced"], 0);
+    told(&system, &agent).await;
 
     assert_eq!(lines(system.system.refused_permissions()), [""; 0], "calls that the policies do not allow");
     assert_eq!(lines(system.system.unused_permissions()), [""; 0], "permissions that no call needs");
@@ -104,6 +105,29 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
 
     let nobodys = Client::operator(system).await.get(&agent_path(NO_AGENT, "/events")).await;
     assert_eq!(nobodys.status, 404, "no events: the agent is looked for");
+}
+
+/// What needs each permission of the sweep, and of the functions for what it tells.
+async fn told(system: &TestSystem, agent: &TestAgent) {
+    // All fall silent, and it is told; one of them is removed, and that is told.
+    let gone = Client::operator(system).await.create(&json!({ "name": "gone" })).await;
+    ok(&system.beat(&gone, "healthy").await);
+    system.advance(Duration::from_mins(10));
+    assert_ne!(system.sweep().await["raised"], 0);
+    ok(&Client::operator(system).await.delete(&agent_path(&gone.id, "")).await);
+    let channel = telling::channel(system, &[Concern::Offline], None).await;
+    telling::disable(system, channel).await;
+    system.advance(Duration::from_mins(10));
+    system.sweep().await;
+
+    let silence = json!({ "agent_id": agent.id, "for_seconds": 60 });
+    let silence = Client::operator(system).await.post("/api/v1/silences", &silence).await;
+    ok(&silence);
+    ok(&Client::operator(system).await.get("/api/v1/silences").await);
+    let path = format!("/api/v1/silences/{}", text(&silence.json(), "id"));
+    ok(&Client::operator(system).await.delete(&path).await);
+    ok(&Client::operator(system).await.get("/api/v1/alerts").await);
+    ok(&Client::operator(system).await.get("/api/v1/fleet").await);
 }
 
 /// The id of an agent that waits for approval.

@@ -7,13 +7,15 @@ use crate::support::{TestSystem, changed_template};
 
 /// The shipped template, with a mapping of the events' stream to the sweep: a job that takes no records.
 async fn with_mapping(name: &str, filter: &str) -> TestSystem {
-    let may_read = "- {Effect: Allow, Action: dynamodb:PutItem, Resource: !GetAtt EventsTable.Arn}
+    let last = "Resource: !GetAtt AlertsTable.Arn
 
   # Sends";
-    let stream = "- Effect: Allow
+    let stream = "Resource: !GetAtt AlertsTable.Arn
+            - Effect: Allow
               Action: [dynamodb:DescribeStream, dynamodb:GetRecords, dynamodb:GetShardIterator, dynamodb:ListStreams]
               Resource: !GetAtt EventsTable.StreamArn
-            ";
+
+  # Sends";
     let mapping = format!(
         "  Bell:
     Type: AWS::Lambda::EventSourceMapping
@@ -28,7 +30,7 @@ async fn with_mapping(name: &str, filter: &str) -> TestSystem {
 
   # ---- Logs -"
     );
-    let changes = [(may_read, &*format!("{stream}{may_read}")), ("  # ---- Logs -", &mapping)];
+    let changes = [(last, stream), ("  # ---- Logs -", &*mapping)];
     let template = changed_template(name, &changes);
     TestSystem::with().template(template).start().await
 }

@@ -231,6 +231,8 @@ async fn the_report_counts_every_row() {
             "segments_done": 4,
             "segments": 4,
             "complete": true,
+            "heard": true,
+            "raised": 1,
         })
     );
 }
@@ -358,7 +360,7 @@ async fn a_row_that_does_not_decode_is_reported_and_stops_no_other() {
     let request = system.dynamodb.put_item().table_name(system.table("AgentsTable"));
     let request = request.item("agent_id", s("no uuid")).item("agent_state", s("active"));
     request.send().await.unwrap();
-    let error = system.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.unwrap_err();
+    let error = system.try_sweep().await.unwrap_err();
     assert!(error.starts_with("1 of the work failed"), "{error}");
     assert_eq!(counts(&system, "agent.offline").await, once_each(&agents));
 }
@@ -370,7 +372,7 @@ async fn a_throttled_announcement_is_reported_stops_no_other_and_comes_with_the_
     let when = || When::operation("TransactWriteItems").mentioning(&agents[0].id);
     for fault in [Fault::ThroughputExceeded, Fault::TransactionCanceled("ThrottlingError")] {
         let throttle = system.proxy.inject(when(), fault);
-        let error = system.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.unwrap_err();
+        let error = system.try_sweep().await.unwrap_err();
         assert!(error.starts_with("1 of the work failed"), "{error}");
         assert!(throttle.hits() >= 1);
         throttle.clear();
@@ -390,6 +392,6 @@ async fn a_throttled_scan_is_tried_again() {
     assert_eq!(number(&system.row(&agent).await, "offline_since"), Some(START.as_millis()));
 
     system.proxy.inject(When::operation("Scan"), Fault::ThroughputExceeded);
-    let error = system.run_job("sweep", &json!({ "source": "rollcall.sweep" })).await.unwrap_err();
+    let error = system.try_sweep().await.unwrap_err();
     assert!(error.contains("unavailable"), "{error}");
 }

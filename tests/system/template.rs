@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use local::template::{Route, Template};
+use local::template::{Place, Route, Template};
 use shared::config::Config;
 use shared::runtime::app::REQUEST_BUDGET;
 use shared::runtime::function::Function;
@@ -18,7 +18,8 @@ fn file(name: &str) -> String {
 fn template() -> Template {
     let parameters = [("Registration", "open"), ("Approval", "key")];
     let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Template::read("template.yaml", &file("template.yaml"), &parameters, &|id| format!("test-{id}"))
+    let place = Place { table_name: &|id| format!("test-{id}"), api_url: "http://test" };
+    Template::read("template.yaml", &file("template.yaml"), &parameters, place)
         .expect("a template that is understood")
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::document::{Entry, Intrinsic, Node, Value};
-use super::{Problem, Resource};
+use super::{Place, Problem, Resource};
 
 /// What a resource is on this machine.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Scope<'a> {
     parameters: BTreeMap<String, Value>,
     conditions: BTreeMap<&'a str, &'a Node>,
     resources: BTreeMap<&'a str, Kind>,
-    table_name: &'a dyn Fn(&str) -> String,
+    place: Place<'a>,
 }
 
 const REGION: &str = "local";
@@ -33,10 +33,10 @@ impl<'a> Scope<'a> {
     pub(super) fn new(
         parameters: BTreeMap<String, Value>,
         conditions: &'a [Entry],
-        table_name: &'a dyn Fn(&str) -> String,
+        place: Place<'a>,
     ) -> Self {
         let conditions = conditions.iter().map(|entry| (entry.name.as_str(), &entry.node)).collect();
-        Self { parameters, conditions, resources: BTreeMap::new(), table_name }
+        Self { parameters, conditions, resources: BTreeMap::new(), place }
     }
 
     pub(super) fn add_resource(&mut self, logical_id: &'a str, kind: Kind) {
@@ -142,7 +142,7 @@ impl<'a> Scope<'a> {
             "AWS::StackName" => "rollcall".to_owned(),
             "AWS::URLSuffix" => "amazonaws.com".to_owned(),
             _ => match self.resource(name, line)? {
-                Kind::Table => (self.table_name)(name),
+                Kind::Table => (self.place.table_name)(name),
                 Kind::Function | Kind::Api | Kind::Mapping => name.to_owned(),
                 Kind::NotLocal(kind) => return Err(not_local(name, kind, line)),
             },
@@ -153,8 +153,9 @@ impl<'a> Scope<'a> {
     /// What `!GetAtt` gives: an ARN of this machine.
     fn attribute(&self, name: &str, attribute: &str, line: usize) -> Result<String, Problem> {
         match (self.resource(name, line)?, attribute) {
-            (Kind::Table, "Arn") => Ok(Resource::Table((self.table_name)(name)).to_string()),
-            (Kind::Table, "StreamArn") => Ok(Resource::Stream((self.table_name)(name)).to_string()),
+            (Kind::Table, "Arn") => Ok(Resource::Table((self.place.table_name)(name)).to_string()),
+            (Kind::Table, "StreamArn") => Ok(Resource::Stream((self.place.table_name)(name)).to_string()),
+            (Kind::Api, "ApiEndpoint") => Ok(self.place.api_url.to_owned()),
             (Kind::Function, "Arn") => Ok(format!("arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}")),
             (Kind::NotLocal(kind), _) => Err(not_local(name, kind, line)),
             _ => Err(Problem::not_understood(line, &format!("`{name}.{attribute}`"))),

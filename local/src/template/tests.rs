@@ -1,13 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Function, Route, StreamMapping, Template, TemplateError, Trigger};
+use super::{Function, Place, Route, StreamMapping, Template, TemplateError, Trigger};
 
 const REAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml"));
 
 fn read(text: &str, parameters: &[(&str, &str)]) -> Result<Template, TemplateError> {
     let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Template::read("template.yaml", text, &parameters.collect(), &|logical_id| format!("local-{logical_id}"))
+    let table_name = |logical_id: &str| format!("local-{logical_id}");
+    let place = Place { table_name: &table_name, api_url: "http://local" };
+    Template::read("template.yaml", text, &parameters.collect(), place)
 }
 
 fn error(text: &str, parameters: &[(&str, &str)]) -> String {
@@ -119,6 +121,11 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("SYSTEM_EVENT_RETENTION_DAYS", "400"),
         ("PENDING_RETENTION_DAYS", "7"),
         ("SWEEP_SEGMENTS", "4"),
+        ("SWEEP_EVERY_SECONDS", "60"),
+        ("ALERT_RETENTION_DAYS", "30"),
+        ("ALERT_AFTER_MISSED", "3"),
+        ("CANARY_URL", "http://local"),
+        ("API_URL", "http://local"),
         ("TRUSTED_PROXY_HOPS", "0"),
         ("WEBHOOK_TARGETS", "public"),
     ]);

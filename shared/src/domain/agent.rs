@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::concern::Told;
 use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::time::Timestamp;
@@ -32,6 +33,12 @@ impl AgentId {
     #[must_use]
     pub fn of_key(key: &ApiKey) -> Self {
         Self::of_key_id(key.key_id())
+    }
+
+    /// The agent of this id.
+    #[must_use]
+    pub const fn of(id: Uuid) -> Self {
+        Self(id)
     }
 
     /// Reads the id in a path; `None` if it is no UUID.
@@ -165,6 +172,9 @@ pub struct Agent {
     /// When its silence or its leave was announced; absent while nothing is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_since: Option<Timestamp>,
+    /// What was told of it and has not ended. The sweep's mark, which heartbeats do not touch.
+    #[serde(default, rename = "alerted", skip_serializing_if = "Told::is_nothing")]
+    pub told: Told,
     /// Accepted requests. A meter, not an invoice: a resent request may count twice.
     #[serde(default)]
     pub requests_total: u64,
@@ -211,6 +221,7 @@ impl Agent {
             last_seen_at: None,
             lease_expires_at: None,
             offline_since: None,
+            told: Told::NOTHING,
             requests_total: 0,
             enrollment_namespace: None,
             created_at: now,
@@ -313,66 +324,6 @@ impl AgentFilter {
     }
 }
 
-/// The part of an agent's row that liveness is judged by, as the sweep reads it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Lease {
-    /// Whose lease it is.
-    pub agent_id: AgentId,
-    /// Who may act.
-    pub agent_state: AgentState,
-    /// Milliseconds that a lease lasts.
-    pub tolerance_ms: u64,
-    /// The last beat or event.
-    pub last_seen_at: Option<Timestamp>,
-    /// `last_seen_at` and the tolerance.
-    pub lease_expires_at: Option<Timestamp>,
-    /// The last activation.
-    pub verified_at: Option<Timestamp>,
-    /// When its silence or its leave was announced.
-    pub offline_since: Option<Timestamp>,
-}
-
-impl Lease {
-    /// How long this agent may take from its activation to its first beat.
-    #[must_use]
-    pub fn first_beat_grace(&self) -> Duration {
-        Duration::from_millis(self.tolerance_ms).max(FIRST_BEAT_GRACE)
-    }
-
-    /// What the sweep has to announce of this agent, if anything.
-    ///
-    /// A lease more than [`LEASE_GRACE`] past is silence; an agent not seen max(tolerance,
-    /// [`FIRST_BEAT_GRACE`]) after its activation never came.
-    #[must_use]
-    pub fn overdue(&self, now: Timestamp) -> Option<Overdue> {
-        if self.agent_state != AgentState::Active || self.offline_since.is_some() {
-            return None;
-        }
-        match (self.lease_expires_at, self.verified_at) {
-            (Some(lease), _) => (now.since(lease) > LEASE_GRACE).then_some(Overdue::Silent { lease }),
-            (None, Some(verified)) => {
-                (now.since(verified) > self.first_beat_grace()).then_some(Overdue::NeverSeen { verified })
-            }
-            (None, None) => None,
-        }
-    }
-}
-
-/// What the clock says against an agent, with the attribute that the announcement is conditional on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
-    /// It beat once, and its lease ran out.
-    Silent {
-        /// `lease_expires_at` as it was read.
-        lease: Timestamp,
-    },
-    /// It was let in and never beat.
-    NeverSeen {
-        /// `verified_at` as it was read.
-        verified: Timestamp,
-    },
-}
-
 /// A duration as the rows hold it.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -400,44 +351,5 @@ mod tests {
         }
         assert!(AgentName::parse("a\u{200b}").is_ok());
         assert!(AgentName::parse("👩\u{200d}🔬").is_ok());
-    }
-
-    fn active(verified: i64, lease: Option<i64>) -> Lease {
-        Lease {
-            agent_id: AgentId::of_key(&ApiKey::generate()),
-            agent_state: AgentState::Active,
-            tolerance_ms: 120_000,
-            last_seen_at: None,
-            lease_expires_at: lease.map(Timestamp::from_millis),
-            verified_at: Some(Timestamp::from_millis(verified)),
-            offline_since: None,
-        }
-    }
-
-    #[test]
-    fn a_lease_is_overdue_only_after_its_grace() {
-        let agent = active(0, Some(120_000));
-        assert_eq!(agent.overdue(Timestamp::from_millis(130_000)), None);
-        assert!(agent.overdue(Timestamp::from_millis(130_001)).is_some());
-    }
-
-    #[test]
-    fn an_agent_never_seen_has_five_minutes_or_its_tolerance() {
-        let mut agent = active(0, None);
-        assert_eq!(agent.overdue(Timestamp::from_millis(300_000)), None);
-        assert!(agent.overdue(Timestamp::from_millis(300_001)).is_some());
-        agent.tolerance_ms = 600_000;
-        assert_eq!(agent.overdue(Timestamp::from_millis(600_000)), None);
-        assert!(agent.overdue(Timestamp::from_millis(600_001)).is_some());
-    }
-
-    #[test]
-    fn what_is_announced_or_not_active_is_not_overdue() {
-        let mut agent = active(0, Some(0));
-        agent.offline_since = Some(Timestamp::from_millis(1));
-        assert_eq!(agent.overdue(Timestamp::from_millis(i64::MAX)), None);
-        agent.offline_since = None;
-        agent.agent_state = AgentState::Revoked;
-        assert_eq!(agent.overdue(Timestamp::from_millis(i64::MAX)), None);
     }
 }

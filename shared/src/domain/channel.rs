@@ -136,10 +136,12 @@ impl Channel {
         self.board_id.is_none() || self.board_id == board_id
     }
 
-    /// Whether it hears of this concern.
+    /// Whether it hears of this concern. Who wants to know of silences wants to know of those that come again and
+    /// again.
     #[must_use]
     pub fn hears(&self, concern: Concern) -> bool {
         self.concerns.contains(&concern)
+            || (concern == Concern::Flapping && self.concerns.contains(&Concern::Offline))
     }
 }
 

@@ -34,6 +34,10 @@ pub mod kind {
     pub const AGENT_ONLINE: &str = "agent.online";
     /// An active agent never sent its first beat.
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
+    /// An operator silenced some agents: nothing is told of them for a time.
+    pub const SILENCE_CREATED: &str = "silence.created";
+    /// An operator ended a silence.
+    pub const SILENCE_DELETED: &str = "silence.deleted";
     /// An operator or enrollment token was minted.
     pub const TOKEN_CREATED: &str = "token.created";
     /// An operator deleted a token.

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::agent::{AgentId, AgentName};
+use super::agent::{AgentId, AgentName, AgentState};
 use super::concern::Concern;
+use super::heartbeat::Health;
+use super::watch::Watched;
 use crate::time::Timestamp;
 
 /// How many agents with a concern the summary names, of all boards.
@@ -35,6 +37,49 @@ pub struct Counts {
     pub revoked: u64,
 }
 
+impl Counts {
+    /// One agent. `is_live`: its lease runs, or is past by less than its grace.
+    #[must_use]
+    pub fn of(watched: &Watched, is_live: bool) -> Self {
+        let mut one = Self { agents: 1, ..Self::default() };
+        let place = match watched.agent_state {
+            AgentState::Pending => &mut one.pending,
+            AgentState::Revoked => &mut one.revoked,
+            AgentState::Active if watched.offline_since.is_some() && watched.last_seen_at.is_none() => {
+                &mut one.never_seen
+            }
+            AgentState::Active if watched.offline_since.is_some() => &mut one.offline,
+            AgentState::Active if is_live => &mut one.live,
+            AgentState::Active if watched.last_seen_at.is_none() => &mut one.pending,
+            AgentState::Active => &mut one.late,
+        };
+        *place = 1;
+        one.error = u64::from(is_live && watched.health == Some(Health::Error));
+        one
+    }
+
+    /// The sum.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            agents: self.agents + other.agents,
+            live: self.live + other.live,
+            late: self.late + other.late,
+            offline: self.offline + other.offline,
+            never_seen: self.never_seen + other.never_seen,
+            error: self.error + other.error,
+            pending: self.pending + other.pending,
+            revoked: self.revoked + other.revoked,
+        }
+    }
+
+    /// Active agents that were heard at least once.
+    #[must_use]
+    pub const fn active(self) -> u64 {
+        self.live + self.late + self.offline + self.never_seen
+    }
+}
+
 /// The counts of one board.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardCounts {
@@ -58,6 +103,14 @@ pub struct Named {
     pub concern: Concern,
 }
 
+impl Named {
+    /// An agent of which this is told.
+    #[must_use]
+    pub fn of(watched: &Watched, concern: Concern) -> Self {
+        Self { id: watched.agent_id, name: watched.agent_name.clone(), board_id: watched.board_id, concern }
+    }
+}
+
 /// The summary: the row `fleet` of the alerts' table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fleet {
@@ -77,4 +130,17 @@ pub struct Fleet {
     pub told: Vec<Named>,
     /// How many more there are.
     pub more: u64,
+}
+
+impl Fleet {
+    /// What of it is this board's: its agents that are not live, which alone are counted by board.
+    #[must_use]
+    pub fn of_board(self, board_id: Uuid) -> Self {
+        let mut boards = self.boards;
+        boards.retain(|board| board.board_id == Some(board_id));
+        let mut told = self.told;
+        told.retain(|named| named.board_id == Some(board_id));
+        let counts = boards.first().map(|board| board.counts).unwrap_or_default();
+        Self { counts, boards, told, more: 0, ..self }
+    }
 }

@@ -11,6 +11,21 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 
 /// The types of messages.
 pub mod message_type {
+    /// Every type that the log of alerts holds.
+    pub const ALL: [&str; 11] = [
+        AGENT_OFFLINE,
+        AGENT_NEVER_SEEN,
+        AGENT_ERROR,
+        AGENTS_WAITING,
+        AGENT_RECOVERED,
+        AGENT_FLAPPING,
+        FLEET_INCIDENT,
+        FLEET_RECOVERED,
+        SYSTEM_DEAF,
+        SYSTEM_HEARD,
+        CHANNEL_DISABLED,
+    ];
+
     /// An agent fell silent.
     pub const AGENT_OFFLINE: &str = "agent.offline";
     /// An agent never came.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use uuid::Uuid;
 
+use super::canary::Canary;
 use super::refusal_cache::RefusalCache;
 use super::token_cache::TokenCache;
 use crate::config::{Config, ConfigError, Setting, env};
@@ -34,6 +35,7 @@ pub struct App {
     /// How long an attempt to deliver waits for its receiver.
     pub patience: Patience,
     sender: OnceLock<Sender>,
+    pub(super) canary: Canary,
     pub(super) refusals: RefusalCache,
     pub(super) enrollment_tokens: TokenCache,
 }
@@ -51,6 +53,7 @@ impl App {
             metrics: print_line,
             patience: Patience::default(),
             sender: OnceLock::new(),
+            canary: Canary::default(),
             refusals: RefusalCache::default(),
             enrollment_tokens: TokenCache::default(),
         }

@@ -5,10 +5,12 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
 use serde_json::{Map, Value, json};
 
-use super::{Races, Store, Transaction};
+use super::{Gone, Races, Store, Transaction};
 use super::{binary, broken, failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{Agent, AgentId, AgentState, FIRST_BEAT_GRACE, millis};
+use crate::domain::canary;
 use crate::domain::change::{Changed, Patch, StateChange};
+use crate::domain::concern::Told;
 use crate::domain::credential::{ApiKey, KeyDigest};
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
@@ -173,6 +175,10 @@ impl Store {
     /// # Errors
     /// DynamoDB does not answer, or refuses.
     pub async fn agent(&self, agent_id: AgentId, now: Timestamp) -> Result<Option<Agent>, StoreError> {
+        if agent_id == canary::agent_id() {
+            // It is none of the fleet: nobody sees it, and nobody changes it.
+            return Ok(None);
+        }
         let request = self
             .client
             .get_item()
@@ -314,15 +320,32 @@ impl Store {
             let delete = Delete::builder()
                 .table_name(self.tables.agents.get())
                 .key("agent_id", string(agent_id))
-                .condition_expression("updated_at = :seen")
+                .condition_expression(match agent.told {
+                    Told::NOTHING => "updated_at = :seen AND attribute_not_exists(alerted)",
+                    _ => "updated_at = :seen AND alerted = :told",
+                })
                 .expression_attribute_values(":seen", moment(agent.updated_at));
+            let delete = match agent.told.to_text() {
+                Some(told) => delete.expression_attribute_values(":told", string(told)),
+                None => delete,
+            };
             let payload = json!({
                 "before": { "name": agent.agent_name, "board_id": agent.board_id, "state": agent.agent_state },
                 "after": null,
             });
             let event = self.record(agent_id, kind::AGENT_DELETED, operator.actor(), &payload, now);
             let delete = TransactWriteItem::builder().delete(delete.build().map_err(broken)?).build();
-            match transact(&self.client, vec![delete, self.put_event(&event)?]).await? {
+            let mut writes = vec![delete, self.put_event(&event)?];
+            if agent.told != Told::NOTHING {
+                // What was told of it ends: the sweep tells that, and removes this trace.
+                writes.push(self.put_gone(&Gone {
+                    agent_id,
+                    agent_name: agent.agent_name,
+                    board_id: agent.board_id,
+                    alerted: agent.told,
+                })?);
+            }
+            match transact(&self.client, writes).await? {
                 Transaction::Applied => return Ok(Changed::Done(())),
                 Transaction::Refused(..) | Transaction::Conflicted => {}
             }

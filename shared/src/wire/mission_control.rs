@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
 use crate::domain::heartbeat::Health;
+use crate::domain::silence::{Scope, Silence};
 use crate::domain::token::{MintedToken, Role, TokenRow};
 use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
@@ -179,6 +180,39 @@ impl<'a> Minted<'a> {
         let base_url = base_url.filter(|_| minted.row.token_kind == TokenKind::Operator);
         let link = base_url.map(|base_url| format!("{base_url}/#token={token}"));
         Self { token, link, row: TokenRead::of(&minted.row) }
+    }
+}
+
+/// A silence.
+#[derive(Serialize)]
+pub struct SilenceRead<'a> {
+    id: Uuid,
+    agent_id: Option<AgentId>,
+    board_id: Option<Uuid>,
+    all: bool,
+    reason: Option<&'a str>,
+    created_at: String,
+    ends_at: String,
+}
+
+impl<'a> SilenceRead<'a> {
+    /// The silence as it is shown.
+    #[must_use]
+    pub fn of(silence: &'a Silence) -> Self {
+        let (agent_id, board_id, all) = match silence.scope {
+            Scope::Agent(agent_id) => (Some(agent_id), None, false),
+            Scope::Board(board_id) => (None, Some(board_id), false),
+            Scope::All => (None, None, true),
+        };
+        Self {
+            id: silence.silence_id,
+            agent_id,
+            board_id,
+            all,
+            reason: silence.reason.as_deref(),
+            created_at: silence.created_at.to_string(),
+            ends_at: silence.ends_at.to_string(),
+        }
     }
 }
 
