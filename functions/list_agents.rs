@@ -1,4 +1,4 @@
-//! `GET /api/v1/agents`: the fleet, newest first.
+//! `GET /api/v1/agents`: the fleet, newest first; or who is absent, longest first.
 
 use lambda_http::Request;
 use serde::Serialize;
@@ -35,6 +35,8 @@ enum Start {
     Offset(usize),
     /// After this place; `None` is the beginning. The answer counts nothing, and costs the same everywhere.
     Cursor(Option<String>),
+    /// The same, of the agents that are announced absent alone.
+    Absent(Option<String>),
 }
 
 /// The query string.
@@ -53,11 +55,24 @@ impl ListAgents {
         if status.as_deref().is_some_and(|status| !STATUSES.contains(&status)) {
             return Err(invalid_query("status", format!("must be one of {}", STATUSES.join(", "))));
         }
-        let start = match query.text("cursor") {
-            None => Start::Offset(query.count("offset", 0, LARGEST_OFFSET)?.unwrap_or(0)),
-            Some("") => Start::Cursor(None),
-            Some(cursor) if is_cursor(cursor) => Start::Cursor(Some(cursor.to_owned())),
+        let absent = match query.text("absent") {
+            None | Some("false") => false,
+            Some("true") if query.text("offset").is_some() => {
+                return Err(invalid_query("offset", "must not come together with absent: use cursor"));
+            }
+            Some("true") => true,
+            Some(_) => return Err(invalid_query("absent", "must be true or false")),
+        };
+        let cursor = match query.text("cursor") {
+            None => None,
+            Some("") => Some(None),
+            Some(cursor) if is_cursor(cursor) => Some(Some(cursor.to_owned())),
             Some(_) => return Err(invalid_query("cursor", "must be the next of an earlier page")),
+        };
+        let start = match cursor {
+            cursor if absent => Start::Absent(cursor.flatten()),
+            Some(cursor) => Start::Cursor(cursor),
+            None => Start::Offset(query.count("offset", 0, LARGEST_OFFSET)?.unwrap_or(0)),
         };
         let state = match query.text("state") {
             None => None,
@@ -69,6 +84,9 @@ impl ListAgents {
         let name = query.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
         if name.is_some() && query.text("cursor").is_some() {
             return Err(invalid_query("cursor", "must not come together with name: use offset"));
+        }
+        if name.is_some() && absent {
+            return Err(invalid_query("absent", "must not come together with name"));
         }
         if name.as_ref().is_some_and(|name| name.len() > 200) {
             return Err(invalid_query("name", "must have at most 200 bytes"));
@@ -117,6 +135,11 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         }
         Start::Cursor(cursor) => {
             let page = app.store.agents_after(&list.filter, cursor.as_deref(), list.limit, now).await?;
+            (page.agents, Paging::Cursor { total: None, next: page.next })
+        }
+        Start::Absent(cursor) => {
+            let page =
+                app.store.absent_agents_after(&list.filter, cursor.as_deref(), list.limit, now).await?;
             (page.agents, Paging::Cursor { total: None, next: page.next })
         }
     };

@@ -503,3 +503,126 @@ async fn the_indexes_are_paid_by_creations_changes_and_removals_alone() {
         assert!(expected.is_none_or(|expected| (units - expected).abs() < 0.01), "{what}: {units}");
     }
 }
+
+/// Agents that are announced absent one after the other, by an operator's list of their names.
+async fn absent(operator: &Client<'_>, query: &str) -> Vec<String> {
+    names(&list(operator, &format!("absent=true{query}")).await)
+}
+
+#[tokio::test]
+async fn who_is_absent_is_listed_longest_first_and_nobody_else() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let beat = async |key: &str, status: &str| {
+        Client::x_agent_token(&system, key).post(OWN_BEAT, &json!({ "status": status })).await
+    };
+    let patient = json!({ "interval_seconds": 3600 });
+    let mut made = Vec::new();
+    for (name, board, patient) in [
+        ("leaves", Some(BOARD), true),
+        ("silent-1", None, false),
+        ("silent-2", Some(BOARD), false),
+        ("silent-3", Some(OTHER_BOARD), false),
+        ("here", Some(BOARD), true),
+    ] {
+        let config = if patient { json!({ "interval_seconds": 3600 }) } else { json!({}) };
+        let agent =
+            operator.create(&json!({ "name": name, "board_id": board, "heartbeat_config": config })).await;
+        beat(&agent.key, "healthy").await;
+        made.push(agent);
+    }
+    operator.create(&json!({ "name": "never came", "heartbeat_config": patient })).await;
+    assert_eq!(absent(&operator, "").await, [""; 0], "nobody is announced yet");
+    beat(&made[0].key, "offline").await;
+    system.advance(131 * SECOND);
+    system.sweep().await;
+    let mut all = absent(&operator, "").await;
+    assert_eq!(all.remove(0), "leaves", "it left before the others were announced");
+    // The sweep announced the others at one moment.
+    all.sort();
+    assert_eq!(all, ["silent-1", "silent-2", "silent-3"]);
+    system.advance(7200 * SECOND);
+    system.sweep().await;
+    assert_eq!(absent(&operator, "").await.last().map(String::as_str), Some("never came"));
+
+    for limit in 1..=3 {
+        let (mut found, mut cursor) = (Vec::new(), Some(String::new()));
+        while let Some(at) = cursor {
+            let page = list(&operator, &format!("absent=true&limit={limit}&cursor={at}")).await;
+            assert!(page["items"].as_array().expect("a list").len() <= limit);
+            found.extend(names(&page));
+            cursor = next(&page);
+        }
+        let mut sorted = found.clone();
+        sorted.sort();
+        assert_eq!(sorted, ["here", "leaves", "never came", "silent-1", "silent-2", "silent-3"], "{limit}");
+        assert_eq!(found[0], "leaves");
+    }
+    let on_board = absent(&operator, &format!("&board_id={BOARD}")).await;
+    assert_eq!(
+        BTreeSet::from_iter(on_board),
+        BTreeSet::from(["here", "leaves", "silent-2"].map(str::to_owned))
+    );
+
+    beat(&made[1].key, "healthy").await;
+    assert!(!absent(&operator, "").await.contains(&"silent-1".to_owned()), "it is back");
+    operator.delete(&agent_path(&made[2].id, "")).await;
+    assert!(!absent(&operator, "").await.contains(&"silent-2".to_owned()), "it is deleted");
+    let page = list(&operator, "absent=true&cursor=0000000000000.00000000-0000-4000-8000-000000000000").await;
+    assert_eq!(names(&page)[0], "leaves", "a cursor of nobody's is a place as well");
+
+    for (query, loc) in [
+        ("absent=yes", "query.absent"),
+        ("absent=true&name=a", "query.absent"),
+        ("absent=true&offset=1", "query.offset"),
+        ("absent=true&cursor=x", "query.cursor"),
+    ] {
+        assert_eq!(invalid(&operator.get(&format!("{AGENTS}?{query}")).await), loc, "{query}");
+    }
+    assert_eq!(list(&operator, "absent=false").await["total"], 5, "an ordinary list");
+}
+
+/// For docs/api.md: an agent is written to the index of absences when it goes and when it comes back, and by no heartbeat
+/// in between.
+#[tokio::test]
+async fn the_index_of_absences_costs_a_steady_heartbeat_nothing_also_of_an_agent_in_it() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = operator.create(&json!({ "name": "a" })).await;
+    let client = Client::x_agent_token(&system, &agent.key);
+    let beat = async |status: &str| {
+        system.advance(SECOND);
+        agent_read(&client.post(OWN_BEAT, &json!({ "status": status })).await);
+        let tally = system.proxy.take();
+        (tally.requests(), tally.write_units())
+    };
+    let close = |(requests, units): (usize, f64), expected: (usize, f64), what: &str| {
+        assert!(requests == expected.0 && (units - expected.1).abs() < 0.01, "{what}: {requests}, {units}");
+    };
+    beat("healthy").await;
+    close(beat("healthy").await, (1, 1.0), "steady");
+    // Refused as an ordinary heartbeat, which is billed and not counted here; then row and event in a transaction.
+    close(beat("offline").await, (2, 4.0 + ENTRY), "it goes");
+    assert_eq!(absent(&operator, "").await, ["a"]);
+    system.proxy.take();
+    close(beat("offline").await, (1, 1.0), "it says so again, and is in the index");
+    close(beat("healthy").await, (2, 4.0 + ENTRY), "it is back");
+    close(beat("healthy").await, (1, 1.0), "steady");
+    system.advance(131 * SECOND);
+    system.proxy.take();
+    system.sweep().await;
+    let tally = system.proxy.take().of("TransactWriteItems").on(&system.table("AgentsTable"));
+    assert!(
+        (tally.write_units() - (4.0 + ENTRY)).abs() < 0.01,
+        "announced by the sweep: {}",
+        tally.write_units()
+    );
+    assert_eq!(absent(&operator, "").await, ["a"]);
+    system.proxy.take();
+    operator.delete(&agent_path(&agent.id, "")).await;
+    let removed = system.proxy.take().write_units();
+    assert!((removed - (4.0 + 2.0 + ENTRY)).abs() < 0.01, "deleted: {removed}");
+}
+
+/// What an entry of an index adds to a transaction.
+const ENTRY: f64 = 1.0;

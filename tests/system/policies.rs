@@ -89,6 +89,7 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
     for (method, path, body) in [
         (Method::GET, AGENTS.to_owned(), String::new()),
         (Method::GET, format!("{AGENTS}?name=f"), String::new()),
+        (Method::GET, format!("{AGENTS}?absent=true"), String::new()),
         (Method::GET, agent_path(id, ""), String::new()),
         (Method::PATCH, agent_path(id, ""), json!({ "name": "renamed" }).to_string()),
         (Method::GET, agent_path(id, "/events"), String::new()),

@@ -163,6 +163,7 @@ fn the_tables_are_those_that_the_code_expects() {
         [
             ("AgentsTable", "by_age", "INCLUDE"),
             ("AgentsTable", "by_name", "INCLUDE"),
+            ("AgentsTable", "by_absence", "KEYS_ONLY"),
             ("TokensTable", "by_age", "ALL"),
             ("AlertsTable", "by_due", "KEYS_ONLY"),
         ]
@@ -176,6 +177,7 @@ fn the_tables_are_those_that_the_code_expects() {
         [
             vec!["listing", "listing_key", "board_id", "expires_at"],
             vec!["listing", "agent_name", "board_id", "expires_at", "listing_key"],
+            vec!["listing", "offline_since"],
         ],
         "no heartbeat may touch an index"
     );

@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures_util::stream::{self, StreamExt};
+use serde::Deserialize;
 
-use super::{Item, Store, broken, failure, from_item, number, string};
+use super::{Item, Store, broken, failure, from_item, moment, number, string};
 use crate::domain::agent::{Agent, AgentFilter, AgentId};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
@@ -23,6 +24,10 @@ const INDEX: &str = "by_age";
 
 /// The index by which agents are found by the beginning of their name. Heartbeats never touch a name.
 const NAMES: &str = "by_name";
+
+/// The sparse index of the agents that are announced absent: silent, gone on purpose, or never come. It is written when
+/// an agent goes or comes back.
+const ABSENCES: &str = "by_absence";
 
 const IS_NOT_EXPIRED: &str = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)";
 
@@ -52,6 +57,34 @@ pub struct Page {
 struct Position {
     listing_key: String,
     agent_id: String,
+}
+
+/// An entry of the index of absences.
+#[derive(Deserialize)]
+struct Absence {
+    agent_id: String,
+    offline_since: Timestamp,
+}
+
+impl Absence {
+    fn key(&self) -> Item {
+        Item::from([
+            ("agent_id".to_owned(), string(&self.agent_id)),
+            ("listing".to_owned(), string(LISTING)),
+            ("offline_since".to_owned(), moment(self.offline_since)),
+        ])
+    }
+
+    /// In the form of the other list's cursors; see [`is_cursor`].
+    fn cursor(&self) -> String {
+        format!("{:013}.{}", self.offline_since.as_millis(), self.agent_id)
+    }
+
+    fn of_cursor(cursor: &str) -> Option<Self> {
+        let (millis, agent_id) = cursor.split_once('.')?;
+        let offline_since = Timestamp::from_millis(millis.parse().ok()?);
+        Some(Self { agent_id: agent_id.to_owned(), offline_since })
+    }
 }
 
 /// The attributes by which the index lists an agent.
@@ -96,6 +129,65 @@ impl Store {
             }
         }
         Ok(Page { agents, next: Some(cursor) })
+    }
+
+    /// At most `limit` agents that are announced absent, longest first, from `cursor` on. Costs what the absent ones cost,
+    /// however many others there are.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn absent_agents_after(
+        &self,
+        filter: &AgentFilter,
+        cursor: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let (mut agents, mut examined) = (Vec::new(), 0);
+        let mut after = cursor.and_then(Absence::of_cursor);
+        while examined < EXAMINED_PER_PAGE {
+            let at_once = limit.max(examined).min(EXAMINED_PER_PAGE - examined);
+            let (absences, more) = self.absences_after(after.as_ref(), at_once).await?;
+            examined += at_once;
+            let ids: Vec<_> = absences.iter().map(|absence| absence.agent_id.as_str()).collect();
+            let mut rows = self.rows_by_id(&ids).await?;
+            for (at, absence) in absences.iter().enumerate() {
+                // The index is a moment old: who came back meanwhile may still be in it.
+                let is_so = |agent: &Agent| agent.offline_since == Some(absence.offline_since);
+                let row = rows.remove(&absence.agent_id).filter(is_so);
+                let on_board = |agent: &Agent| filter.board_id.is_none() || filter.board_id == agent.board_id;
+                agents.extend(row.filter(|agent| on_board(agent) && filter.admits(agent, now)));
+                if agents.len() == limit {
+                    let last = at + 1 == absences.len();
+                    return Ok(Page { agents, next: (more || !last).then(|| absence.cursor()) });
+                }
+            }
+            if !more {
+                return Ok(Page { agents, next: None });
+            }
+            after = absences.into_iter().last().or(after);
+        }
+        Ok(Page { agents, next: after.map(|absence| absence.cursor()) })
+    }
+
+    /// The absences that follow one, at most `limit`; and whether there are more.
+    async fn absences_after(
+        &self,
+        after: Option<&Absence>,
+        limit: usize,
+    ) -> Result<(Vec<Absence>, bool), StoreError> {
+        let request = self
+            .client
+            .query()
+            .table_name(self.tables.agents.get())
+            .index_name(ABSENCES)
+            .key_condition_expression("listing = :listing")
+            .expression_attribute_values(":listing", string(LISTING))
+            .limit(i32::try_from(limit).unwrap_or(WALK))
+            .set_exclusive_start_key(after.map(Absence::key));
+        let output = request.send().await.map_err(|error| failure(&error))?;
+        let absences = output.items.unwrap_or_default().into_iter().map(from_item::<Absence>);
+        Ok((absences.collect::<Result<_, _>>()?, output.last_evaluated_key.is_some()))
     }
 
     /// The agents from `offset`, and how many there are in all. Reads the whole index; with a status, every row.
@@ -197,9 +289,14 @@ impl Store {
 
     /// The rows of these places, by agent id. An agent that was deleted since is missing.
     async fn rows_of(&self, places: &[Position]) -> Result<HashMap<String, Agent>, StoreError> {
-        let key = |place: &Position| Item::from([("agent_id".to_owned(), string(&place.agent_id))]);
+        self.rows_by_id(&places.iter().map(|place| place.agent_id.as_str()).collect::<Vec<_>>()).await
+    }
+
+    /// The rows of these agents, by id. One that was deleted since is missing.
+    async fn rows_by_id(&self, ids: &[&str]) -> Result<HashMap<String, Agent>, StoreError> {
+        let key = |agent_id: &&str| Item::from([("agent_id".to_owned(), string(agent_id))]);
         let batches: Vec<Vec<Item>> =
-            places.chunks(BATCH).map(|batch| batch.iter().map(key).collect()).collect();
+            ids.chunks(BATCH).map(|batch| batch.iter().map(key).collect()).collect();
         let mut batches =
             stream::iter(batches).map(|keys| self.batch_of_rows(keys)).buffer_unordered(BATCHES_AT_ONCE);
         let mut rows = HashMap::new();
