@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::config::Setting::{
     AgentsTable, AlertAfterMissed, AlertRetention, AlertsTable, ApiUrl, CanaryUrl, ChannelsTable,
-    EventsTable, SweepEvery, SweepSegments, SystemEventRetention,
+    EventsTable, ForgetAfter, SweepEvery, SweepSegments, SystemEventRetention,
 };
 use shared::domain::canary;
 use shared::domain::hearing::Hearing;
@@ -28,6 +28,7 @@ pub const FUNCTION: Job = Job {
         SweepEvery,
         SystemEventRetention,
         AlertRetention,
+        ForgetAfter,
         AlertAfterMissed,
         CanaryUrl,
         ApiUrl,

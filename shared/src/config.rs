@@ -71,6 +71,8 @@ pub enum Setting {
     TrustedProxyHops,
     /// Days for which messages and their deliveries are kept.
     AlertRetention,
+    /// Days after the announcement of a silence for which its agent is kept; 0 for ever.
+    ForgetAfter,
     /// Missed heartbeats after which a silence is told.
     AlertAfterMissed,
     /// Seconds between two sweeps.
@@ -106,6 +108,7 @@ impl Setting {
             Self::SweepSegments => "SWEEP_SEGMENTS",
             Self::TrustedProxyHops => "TRUSTED_PROXY_HOPS",
             Self::AlertRetention => "ALERT_RETENTION_DAYS",
+            Self::ForgetAfter => "FORGET_AFTER_DAYS",
             Self::AlertAfterMissed => "ALERT_AFTER_MISSED",
             Self::SweepEvery => "SWEEP_EVERY_SECONDS",
             Self::CanaryUrl => "CANARY_URL",
@@ -196,6 +199,8 @@ pub struct Config {
     pub trusted_proxy_hops: Given<usize>,
     /// See [`Setting::AlertRetention`].
     pub alert_retention: Given<Duration>,
+    /// See [`Setting::ForgetAfter`]; zero for ever.
+    pub forget_after: Given<Duration>,
     /// See [`Setting::AlertAfterMissed`].
     pub alert_after_missed: Given<u32>,
     /// See [`Setting::SweepEvery`].
@@ -262,6 +267,7 @@ impl Config {
             sweep_segments: env.given(Setting::SweepSegments, number)?,
             trusted_proxy_hops: env.given(Setting::TrustedProxyHops, number)?,
             alert_retention: env.given(Setting::AlertRetention, days)?,
+            forget_after: env.given(Setting::ForgetAfter, days)?,
             alert_after_missed: env.given(Setting::AlertAfterMissed, number)?,
             sweep_every: env.given(Setting::SweepEvery, |value| number(value).map(Duration::from_secs))?,
             canary_url: env.given(Setting::CanaryUrl, |value| Ok((value != "off").then_some(value)))?,

@@ -21,6 +21,8 @@ pub mod rate_limit;
 pub mod registration;
 pub mod rendering;
 pub mod silence;
+#[cfg(test)]
+mod simulation;
 pub mod token;
 pub mod watch;
 pub mod workspace;

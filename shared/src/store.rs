@@ -71,6 +71,7 @@ pub struct Store {
     system_event_retention: Given<Duration>,
     pending_retention: Given<Duration>,
     alert_retention: Given<Duration>,
+    forget_after: Given<Duration>,
     event_ids: EventIds,
 }
 
@@ -86,6 +87,7 @@ impl Store {
             system_event_retention: config.system_event_retention.clone(),
             pending_retention: config.pending_retention.clone(),
             alert_retention: config.alert_retention.clone(),
+            forget_after: config.forget_after.clone(),
             event_ids,
         }
     }

@@ -407,6 +407,39 @@ async fn the_numbers_of_alerts_have_no_gap_under_200_concurrent_transitions() {
 }
 
 #[tokio::test]
+async fn an_agent_that_stays_silent_is_forgotten_and_one_that_returns_is_not() {
+    let system = TestSystem::with().parameter("ForgetAfterDays", 7).start().await;
+    let (gone, returns) = (heard(&system, "gone").await, heard(&system, "returns").await);
+    minutes(&system, 4).await;
+    let announced = system.payloads(&gone, "agent.offline").await.remove(0);
+    assert_eq!(announced["forgotten_at"], "2026-01-08T00:03:30.000Z");
+    let end = crate::support::number(&system.row(&gone).await, "expires_at").expect("an end");
+    assert_eq!(end * 1000, system.now().as_millis() - 60_000 + 7 * 24 * 3_600_000);
+    system.beat(&returns, "healthy").await.data();
+    assert_eq!(system.row(&returns).await.get("expires_at"), None);
+    for _ in 0..7 {
+        minutes(&system, 1).await;
+        system.beat(&returns, "healthy").await.data();
+    }
+    system.advance(Duration::from_hours(7 * 24 - 1));
+    system.beat(&returns, "healthy").await.data();
+    minutes(&system, 2).await;
+    let told = alerts(&system).await;
+    let last = &told.last().expect("an end")["data"];
+    assert_eq!((&last["agent"]["name"], &last["cause"]), (&json!("gone"), &json!("forgotten")));
+    let count = told.len();
+    for _ in 0..10 {
+        system.beat(&returns, "healthy").await.data();
+        minutes(&system, 1).await;
+    }
+    assert_eq!(alerts(&system).await.len(), count, "once");
+    system.advance(Duration::from_hours(1));
+    let operator = Client::operator(&system).await;
+    assert_eq!(operator.get(&agent_path(&gone.id, "")).await.status, 404);
+    assert_eq!(operator.get(&agent_path(&returns.id, "")).await.status, 200);
+}
+
+#[tokio::test]
 async fn the_other_channels_are_told_once_that_one_is_disabled() {
     let system = TestSystem::start().await;
     let (gone, other) =

@@ -123,6 +123,7 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("SWEEP_SEGMENTS", "4"),
         ("SWEEP_EVERY_SECONDS", "60"),
         ("ALERT_RETENTION_DAYS", "30"),
+        ("FORGET_AFTER_DAYS", "0"),
         ("ALERT_AFTER_MISSED", "3"),
         ("CANARY_URL", "http://local"),
         ("API_URL", "http://local"),

@@ -215,6 +215,7 @@ impl Watched {
                 (rules.waiting && now.since(self.created_at) > WAITING_AFTER).then_some(Concern::Waiting)
             }
             AgentState::Revoked => None,
+            AgentState::Active if self.is_forgotten(now) => None,
             AgentState::Active if is_announced && self.last_seen_at.is_none() => Some(Concern::NeverSeen),
             AgentState::Active if is_announced => {
                 self.is_silent_for(self.patience(rules.missed), now, windows).then_some(Concern::Offline)
@@ -259,13 +260,18 @@ impl Watched {
         }
     }
 
+    /// Whether its row goes within the hour.
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        let goes_at = now.plus(FORGOTTEN_WITHIN).as_seconds();
+        self.expires_at.is_some_and(|end| end <= goes_at)
+    }
+
     /// Why nothing more is told of this agent, if so.
     fn end_of_all(&self, now: Timestamp) -> Option<Cause> {
-        let goes_at = now.plus(FORGOTTEN_WITHIN).as_seconds();
         match self.agent_state {
             AgentState::Revoked => Some(Cause::Revoked),
             AgentState::Active if self.has_left() => Some(Cause::Left),
-            AgentState::Active if self.expires_at.is_some_and(|end| end <= goes_at) => Some(Cause::Forgotten),
+            AgentState::Active if self.is_forgotten(now) => Some(Cause::Forgotten),
             AgentState::Active | AgentState::Pending => None,
         }
     }
@@ -334,5 +340,69 @@ mod tests {
         agent.offline_since = None;
         agent.agent_state = AgentState::Revoked;
         assert_eq!(agent.overdue(Timestamp::from_millis(i64::MAX), &[]), None);
+    }
+
+    #[test]
+    fn a_silence_is_told_after_three_missed_heartbeats_within_bounds() {
+        let mut agent = active(0, Some(0));
+        for (interval, tolerance, missed, seconds) in [
+            (60, 120, 3, 180),
+            (60, 120, 1, 120),
+            // Within two sweeps nobody can tell a dead agent from deafness.
+            (10, 20, 3, 120),
+            // Never long after it is shown as offline.
+            (3_600, 7_200, 3, 7_500),
+            (60, 86_400, 3, 86_400),
+        ] {
+            (agent.interval_ms, agent.tolerance_ms) = (interval * 1000, tolerance * 1000);
+            assert_eq!(agent.patience(missed), Duration::from_secs(seconds), "{interval} {tolerance}");
+        }
+    }
+
+    #[test]
+    fn who_is_forgotten_is_told_so_once() {
+        let rules = Rules { missed: 3, waiting: false };
+        let mut agent = active(0, Some(120_000));
+        agent.last_seen_at = Some(Timestamp::from_millis(0));
+        agent.offline_since = Some(Timestamp::from_millis(131_000));
+        agent.expires_at = Some(100_000);
+        let hour_before = Timestamp::from_millis((100_000 - 3_600) * 1000);
+        let begins = agent.change(hour_before.minus(Duration::from_secs(1)), &[], rules).expect("a change");
+        assert_eq!(begins.begins, Some(Concern::Offline));
+        agent.told = begins.told;
+        let ends = agent.change(hour_before, &[], rules).expect("a change");
+        assert_eq!(ends.ends, Some((Concern::Offline, Cause::Forgotten)));
+        agent.told = ends.told;
+        assert_eq!(agent.change(hour_before, &[], rules), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nobody_is_silent_whose_heartbeat_is_within_its_tolerance(
+            interval in 1_u64..100_000,
+            tolerance in 0_u64..1_000_000,
+            ago in 0_i64..1_000_000,
+            announced in proptest::bool::ANY,
+            missed in 1_u32..100,
+            windows in proptest::collection::vec((0_i64..2_000_000, 0_i64..500_000), 0..5),
+        ) {
+            proptest::prop_assume!(u64::try_from(ago).unwrap() <= tolerance);
+            let now = Timestamp::from_millis(1_500_000);
+            let seen = Timestamp::from_millis(now.as_millis() - ago);
+            let window = |(from, length)| BlindWindow {
+                from: Timestamp::from_millis(from),
+                until: Timestamp::from_millis(from + length),
+            };
+            let windows: Vec<_> = windows.into_iter().map(window).collect();
+            let mut agent = active(0, None);
+            (agent.interval_ms, agent.tolerance_ms) = (interval, tolerance);
+            agent.last_seen_at = Some(seen);
+            agent.lease_expires_at = Some(seen.plus(agent.tolerance()));
+            agent.offline_since = announced.then_some(seen);
+            let rules = Rules { missed, waiting: true };
+            proptest::prop_assert_eq!(agent.concern(now, &windows, rules), None);
+            agent.offline_since = None;
+            proptest::prop_assert_eq!(agent.overdue(now, &windows), None);
+        }
     }
 }

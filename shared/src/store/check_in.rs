@@ -150,7 +150,8 @@ fn expression(
         OfflineMark::None | OfflineMark::Announced => {}
         OfflineMark::Begins => set.push_str(", offline_since = :now"),
         OfflineMark::Ends(announced) => {
-            remove.push_str(", offline_since");
+            // A silence may have said when the row goes.
+            remove.push_str(", offline_since, expires_at");
             values.insert(":offline_since".to_owned(), moment(announced));
         }
     }
@@ -290,6 +291,7 @@ impl Attempt<'_> {
             last_seen_at: Some(self.now),
             lease_expires_at: Some(self.now.plus(agent.tolerance())),
             offline_since: (mark == OfflineMark::Begins).then_some(self.now),
+            expires_at: None,
             requests_total: agent.requests_total + 1,
             ..agent
         }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Item, Store, Transaction};
-use super::{broken, failure, from_item, moment, string, transact};
+use super::{broken, failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{AgentId, AgentState, LEASE_GRACE};
 use crate::domain::concern::Concern;
 use crate::domain::event::{Actor, kind};
@@ -400,7 +400,7 @@ impl Store {
         overdue: Overdue,
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
-        let (event_type, as_seen, seen, payload) = match overdue {
+        let (event_type, as_seen, seen, mut payload) = match overdue {
             Overdue::Silent { lease: expired } => {
                 (kind::AGENT_OFFLINE, "lease_expires_at = :seen", expired, silence(watched, expired))
             }
@@ -411,18 +411,30 @@ impl Store {
                 json!({ "verified_at": verified.to_string() }),
             ),
         };
+        let forget_after = *self.forget_after.get();
+        let forgotten_at = (!forget_after.is_zero()).then(|| now.plus(forget_after));
+        if let (Some(at), Value::Object(payload)) = (forgotten_at, &mut payload) {
+            payload.insert("forgotten_at".to_owned(), json!(at.to_string()));
+        }
         let update = Update::builder()
             .table_name(self.tables.agents.get())
             .key("agent_id", string(watched.agent_id))
             .condition_expression(format!(
                 "agent_state = :active AND attribute_not_exists(offline_since) AND {as_seen}"
             ))
-            .update_expression("SET offline_since = :now")
+            .update_expression(if forgotten_at.is_some() {
+                "SET offline_since = :now, expires_at = :forgotten"
+            } else {
+                "SET offline_since = :now"
+            })
             .expression_attribute_values(":active", string(AgentState::Active.as_str()))
             .expression_attribute_values(":seen", moment(seen))
-            .expression_attribute_values(":now", moment(now))
-            .build()
-            .map_err(broken)?;
+            .expression_attribute_values(":now", moment(now));
+        let update = match forgotten_at {
+            Some(at) => update.expression_attribute_values(":forgotten", number(at.as_seconds())),
+            None => update,
+        };
+        let update = update.build().map_err(broken)?;
         let event = self.record(watched.agent_id, event_type, Actor::System, &payload, now);
         let writes = vec![TransactWriteItem::builder().update(update).build(), self.put_event(&event)?];
         transact(&self.client, writes).await
