@@ -1,5 +1,6 @@
 //! The sweep over tables of different sizes, as its own process over the embedded engine.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +14,7 @@ use crate::process::{cpu, megabytes, peak_memory};
 use crate::report::{Report, Table};
 use crate::support::dynamodb_proxy::DynamoDbProxy;
 use crate::support::runtime_api::LambdaProcess;
-use crate::system::{AGENTS_TABLE, System, environment};
+use crate::system::{AGENTS_TABLE, ALERTS_TABLE, System, environment};
 
 const ROWS: [u64; 3] = [10_000, 100_000, 1_000_000];
 
@@ -116,6 +117,23 @@ impl Fleet {
         fleet
     }
 
+    /// The sweep's environment: it hears itself through the local system.
+    async fn environment(&self, dynamodb: &str) -> BTreeMap<String, String> {
+        // As if sweeps had run until now: time before the first one counts against no agent.
+        let control = json!({ "alert_log": { "S": "control" }, "alert_key": { "S": "control" } });
+        let heard = json!({ ":now": { "N": now_millis().to_string() } });
+        let update = json!({
+            "TableName": ALERTS_TABLE,
+            "Key": control,
+            "UpdateExpression": "SET heard_at = :now",
+            "ExpressionAttributeValues": heard,
+        });
+        DynamoDb::at(&self.system.dynamodb).call("UpdateItem", &update).await;
+        let mut environment = environment(dynamodb);
+        environment.insert("CANARY_URL".to_owned(), self.system.url().to_owned());
+        environment
+    }
+
     /// Lets the leases of the first agents end a minute ago. What was announced of them is taken back.
     async fn expire(&self, rows: u64) {
         self.put(0..rows, now_millis() - 60_000).await;
@@ -136,7 +154,8 @@ impl Fleet {
     }
 
     async fn sweep(&self, binaries: &Binaries, time_left: Duration) -> Sweep {
-        let function = LambdaProcess::start(binaries.path("sweep"), environment(&self.system.dynamodb)).await;
+        let environment = self.environment(&self.system.dynamodb).await;
+        let function = LambdaProcess::start(binaries.path("sweep"), environment).await;
         let started = Instant::now();
         let report = function.invoke_with_deadline(tick(), time_left).await.answer();
         let time = started.elapsed();
@@ -148,7 +167,8 @@ impl Fleet {
     /// What DynamoDB would bill for a sweep that announces nothing.
     async fn read_units(&self, binaries: &Binaries) -> f64 {
         let proxy = DynamoDbProxy::start(&self.system.dynamodb).await;
-        let function = LambdaProcess::start(binaries.path("sweep"), environment(proxy.endpoint())).await;
+        let function =
+            LambdaProcess::start(binaries.path("sweep"), self.environment(proxy.endpoint()).await).await;
         // The start has read something, too.
         proxy.take();
         function.invoke_with_deadline(tick(), TIMEOUT).await.answer();

@@ -20,6 +20,9 @@ const REGISTERING: usize = 16;
 /// The local system's table of agents.
 pub const AGENTS_TABLE: &str = "rollcall-AgentsTable";
 
+/// Its table of what was told, with the row that the sweep keeps its own state in.
+pub const ALERTS_TABLE: &str = "rollcall-AlertsTable";
+
 /// A running system. Dropping it kills the process.
 pub struct System {
     process: Child,
@@ -108,6 +111,10 @@ impl System {
     }
 
     /// Where agents send their heartbeats.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn heartbeat_url(&self) -> String {
         format!("{}/api/agents/heartbeat", self.url)
     }
@@ -190,6 +197,9 @@ pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
         ("EVENTS_TABLE", "rollcall-EventsTable"),
         ("WINDOWS_TABLE", "rollcall-WindowsTable"),
         ("TOKENS_TABLE", "rollcall-TokensTable"),
+        ("CHANNELS_TABLE", "rollcall-ChannelsTable"),
+        ("SECRETS_TABLE", "rollcall-SecretsTable"),
+        ("ALERTS_TABLE", ALERTS_TABLE),
         ("REGISTRATION", "open"),
         ("APPROVAL", "key"),
         ("RATE_LIMIT_PER_MINUTE", "1000000000"),
@@ -199,6 +209,13 @@ pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
         ("SYSTEM_EVENT_RETENTION_DAYS", "90"),
         ("PENDING_RETENTION_DAYS", "7"),
         ("SWEEP_SEGMENTS", "1"),
+        ("SWEEP_EVERY_SECONDS", "60"),
+        ("ALERT_RETENTION_DAYS", "30"),
+        ("FORGET_AFTER_DAYS", "0"),
+        ("ALERT_AFTER_MISSED", "3"),
+        ("CANARY_URL", "off"),
+        ("API_URL", "http://127.0.0.1"),
+        ("WEBHOOK_TARGETS", "any"),
         ("TRUSTED_PROXY_HOPS", "0"),
         ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
     ];

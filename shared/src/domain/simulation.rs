@@ -188,7 +188,7 @@ fn twenty_deaths_ninety_seconds_apart_are_nine_messages() {
 /// Agents that are told as silent by chance alone, for each thousand and day.
 fn false_alarms(resent: bool) -> usize {
     let lost = |agent: usize, beat: i64, sending: u64| {
-        dice(agent as u64 * 4 + sending, u64::try_from(beat).unwrap()) % 100 == 0
+        dice(agent as u64 * 4 + sending, u64::try_from(beat).unwrap()).is_multiple_of(100)
     };
     let mut world = World::new(1_000, 60, 120);
     let arrives = |agent: usize, beat: i64| !lost(agent, beat, 0) || (resent && !lost(agent, beat, 1));
