@@ -106,7 +106,8 @@ pub async fn run(
     }
 }
 
-/// One line, both a log record and metrics. The template's metric filters read `OldestDue` and `ChannelsDisabled`.
+/// One line, a log record, and metrics where something came to its end: a metric costs by the hour in which it is told.
+/// The template's metric filters read `OldestDue` and `ChannelsDisabled`.
 fn log_line(report: &DeliveryReport, now: Timestamp) -> Value {
     let metric = |name: &str| json!({ "Name": name, "Unit": "Count" });
     let mut line = json!({
@@ -121,17 +122,19 @@ fn log_line(report: &DeliveryReport, now: Timestamp) -> Value {
         "Left": report.left,
         "LostRaces": report.lost_races,
         "Failed": report.failed,
-        "_aws": {
+    });
+    if let Some(oldest_due) = report.oldest_due_ms {
+        line["OldestDue"] = oldest_due.into();
+    }
+    if report.delivered + report.undelivered > 0 {
+        line["_aws"] = json!({
             "Timestamp": now.as_millis(),
             "CloudWatchMetrics": [{
                 "Namespace": "Rollcall",
                 "Dimensions": [[]],
                 "Metrics": [metric("Delivered"), metric("Undelivered")],
             }],
-        },
-    });
-    if let Some(oldest_due) = report.oldest_due_ms {
-        line["OldestDue"] = oldest_due.into();
+        });
     }
     line
 }

@@ -5,9 +5,11 @@
 pub mod agent_healthz;
 pub mod approve_agent;
 pub mod create_agent;
+pub mod create_channel;
 pub mod create_silence;
 pub mod create_token;
 pub mod delete_agent;
+pub mod delete_channel;
 pub mod delete_silence;
 pub mod delete_token;
 pub mod deliver;
@@ -21,19 +23,24 @@ pub mod health;
 pub mod heartbeat;
 pub mod list_agents;
 pub mod list_alerts;
+pub mod list_channels;
+pub mod list_deliveries;
 pub mod list_events;
 pub mod list_silences;
 pub mod list_tokens;
 pub mod mint_token;
 pub mod page;
 pub mod post_events;
+pub mod redeliver;
 pub mod register;
 pub mod restore_agent;
 pub mod revoke_agent;
 pub mod rotate_key;
 pub mod state_change;
 pub mod sweep;
+pub mod test_channel;
 pub mod update_agent;
+pub mod update_channel;
 pub mod verify;
 
 use shared::runtime::function::Function;
@@ -66,6 +73,13 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/tokens", "list-tokens"),
     ("GET", "/api/v1/tokens/self", "list-tokens"),
     ("DELETE", "/api/v1/tokens/{id}", "delete-token"),
+    ("POST", "/api/v1/channels", "create-channel"),
+    ("GET", "/api/v1/channels", "list-channels"),
+    ("PATCH", "/api/v1/channels/{id}", "update-channel"),
+    ("DELETE", "/api/v1/channels/{id}", "delete-channel"),
+    ("POST", "/api/v1/channels/{id}/test", "test-channel"),
+    ("POST", "/api/v1/channels/{id}/redeliver", "redeliver"),
+    ("GET", "/api/v1/channels/{id}/deliveries", "list-deliveries"),
     ("GET", "/", "page"),
     ("GET", "/page/{file}", "page"),
     ("GET", "/api/v1/fleet", "get-fleet"),
@@ -86,9 +100,11 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(agent_healthz::FUNCTION),
     Function::Endpoint(approve_agent::FUNCTION),
     Function::Endpoint(create_agent::FUNCTION),
+    Function::Endpoint(create_channel::FUNCTION),
     Function::Endpoint(create_silence::FUNCTION),
     Function::Endpoint(create_token::FUNCTION),
     Function::Endpoint(delete_agent::FUNCTION),
+    Function::Endpoint(delete_channel::FUNCTION),
     Function::Endpoint(delete_silence::FUNCTION),
     Function::Endpoint(delete_token::FUNCTION),
     Function::Endpoint(enroll::FUNCTION),
@@ -101,16 +117,21 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(heartbeat::FUNCTION),
     Function::Endpoint(list_agents::FUNCTION),
     Function::Endpoint(list_alerts::FUNCTION),
+    Function::Endpoint(list_channels::FUNCTION),
+    Function::Endpoint(list_deliveries::FUNCTION),
     Function::Endpoint(list_events::FUNCTION),
     Function::Endpoint(list_silences::FUNCTION),
     Function::Endpoint(list_tokens::FUNCTION),
     Function::Endpoint(page::FUNCTION),
     Function::Endpoint(post_events::FUNCTION),
+    Function::Endpoint(redeliver::FUNCTION),
     Function::Endpoint(register::FUNCTION),
     Function::Endpoint(restore_agent::FUNCTION),
     Function::Endpoint(revoke_agent::FUNCTION),
     Function::Endpoint(rotate_key::FUNCTION),
+    Function::Endpoint(test_channel::FUNCTION),
     Function::Endpoint(update_agent::FUNCTION),
+    Function::Endpoint(update_channel::FUNCTION),
     Function::Endpoint(verify::FUNCTION),
     Function::Job(deliver::FUNCTION),
     Function::Job(sweep::FUNCTION),

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod callers;
 pub mod canary;
+pub mod channels;
 pub mod deliverer;
 pub mod function;
 pub mod gateway_event;

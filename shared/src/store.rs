@@ -36,7 +36,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::deliveries::{Claim, Due};
+pub use self::channels::Taken;
+pub use self::deliveries::{Claim, DeliveryPage, Due};
 pub use self::endpoint::{Endpoint, Timeouts, endpoint_url};
 pub use self::listing::{Page, is_cursor};
 pub use self::silences::Silenced;

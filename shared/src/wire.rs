@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod base_url;
+pub mod channel_request;
 pub mod contract;
 pub mod credentials;
 pub mod envelope;

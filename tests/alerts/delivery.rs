@@ -22,7 +22,7 @@ async fn connected(system: &TestSystem, kind: ChannelKind, url: &str) -> Channel
     let (mut channel, secrets) = channel(url);
     channel.kind = kind;
     let store = system.store(READS);
-    assert!(store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer"));
+    assert!(store.create_channel(&channel, &secrets, None, Actor::System, START).await.expect("an answer"));
     channel
 }
 

@@ -1,5 +1,6 @@
 //! Alerts: whom they are sent to, and how.
 
+pub mod channels;
 pub mod delivery;
 mod hearing;
 mod queue;
@@ -40,6 +41,7 @@ fn channel(url: &str) -> (Channel, ChannelSecrets) {
         failing_since: None,
         last_ok_at: None,
         tested_at: None,
+        redelivered_at: None,
         created_at: START,
         updated_at: START,
     };

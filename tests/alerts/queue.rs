@@ -17,12 +17,14 @@ async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
     let mut first = None;
     for _ in 0..CHANNELS_LIMIT - 2 {
         let (channel, secrets) = channel(URL);
-        assert!(store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer"));
+        assert!(
+            store.create_channel(&channel, &secrets, None, Actor::System, START).await.expect("an answer")
+        );
         first = Some(channel.channel_id);
     }
     let at_once = (0..6).map(|_| async {
         let (channel, secrets) = channel(URL);
-        store.create_channel(&channel, &secrets, Actor::System, START).await
+        store.create_channel(&channel, &secrets, None, Actor::System, START).await
     });
     let made = futures_util::future::join_all(at_once).await;
     // Those that lost every race made nothing, and say so.
@@ -30,15 +32,17 @@ async fn fifty_channels_are_the_most_however_many_are_made_at_once() {
     assert!(made <= 2, "{made}");
     for _ in made..2 {
         let (channel, secrets) = channel(URL);
-        assert!(store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer"));
+        assert!(
+            store.create_channel(&channel, &secrets, None, Actor::System, START).await.expect("an answer")
+        );
     }
     let (one_more, secrets) = channel(URL);
-    assert!(!store.create_channel(&one_more, &secrets, Actor::System, START).await.expect("an answer"));
+    assert!(!store.create_channel(&one_more, &secrets, None, Actor::System, START).await.expect("an answer"));
     assert_eq!(store.channels().await.expect("channels").len(), CHANNELS_LIMIT);
     let first = first.expect("a channel");
     assert!(store.delete_channel(first, Actor::System, START).await.expect("an answer"));
     assert!(!store.delete_channel(first, Actor::System, START).await.expect("an answer"), "gone already");
-    assert!(store.create_channel(&one_more, &secrets, Actor::System, START).await.expect("an answer"));
+    assert!(store.create_channel(&one_more, &secrets, None, Actor::System, START).await.expect("an answer"));
     assert_eq!(system.rows("SecretsTable").await.len(), CHANNELS_LIMIT);
 }
 
@@ -47,7 +51,7 @@ async fn a_channel_is_read_as_it_was_written() {
     let system = TestSystem::start().await;
     let store = system.store(READS);
     let (channel, secrets) = channel(URL);
-    store.create_channel(&channel, &secrets, Actor::System, START).await.expect("an answer");
+    store.create_channel(&channel, &secrets, None, Actor::System, START).await.expect("an answer");
     assert_eq!(store.channel(channel.channel_id).await.expect("an answer"), Some(channel.clone()));
     assert_eq!(store.channels().await.expect("channels"), [channel]);
 }

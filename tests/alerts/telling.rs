@@ -23,7 +23,7 @@ pub async fn channel(system: &TestSystem, concerns: &[Concern], board_id: Option
     let channel_id = channel.channel_id;
     let board_id = board_id.map(|board| board.parse().expect("a board"));
     let channel = Channel { concerns: concerns.to_vec(), board_id, ..channel };
-    let made = system.store(READS).create_channel(&channel, &secrets, Actor::System, START).await;
+    let made = system.store(READS).create_channel(&channel, &secrets, None, Actor::System, START).await;
     assert!(made.expect("a channel"));
     channel_id
 }

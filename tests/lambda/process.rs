@@ -9,6 +9,7 @@ use super::deployment::{
     Deployment, binaries, call, executable, fixture, log_records, post, request, with_header,
 };
 use crate::support::dynamodb_proxy::{Fault, When};
+use crate::support::receiver::Receiver;
 use crate::support::runtime_api::LambdaProcess;
 use crate::support::tls::TlsProxy;
 
@@ -255,6 +256,45 @@ async fn no_credential_reaches_the_log_at_any_level() {
             for line in lambda.logs() {
                 let leaked = secrets.iter().any(|secret| line.contains(secret));
                 assert!(!leaked, "at {level} a credential is logged: {line}");
+            }
+            log_records(&lambda);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_address_and_no_secret_of_a_channel_reaches_the_log_at_any_level() {
+    let deployment = Deployment::with(&[("WebhookTargets", "any")]).await;
+    let minted = deployment.function("mint-token").await.invoke(json!({ "kind": "operator" })).await.answer();
+    let operator = format!("Bearer {}", minted["token"].as_str().expect("a token"));
+    for level in ["INFO", "TRACE"] {
+        let loud =
+            async |binary: &str| deployment.function_with(binary, &[("AWS_LAMBDA_LOG_LEVEL", level)]).await;
+        let receiver = Receiver::answering(400).await;
+        let (create, deliver) = (loud("create-channel").await, loud("deliver").await);
+        let request = async |body: &Value| {
+            let request = with_header(post("/api/v1/channels", body), "authorization", &operator);
+            call(&create, request).await
+        };
+        let made = request(&json!({ "kind": "webhook", "url": receiver.url() })).await;
+        assert_eq!(made.status, 200, "{}", made.text);
+        let bad = json!({ "kind": "webhook", "url": receiver.url(), "secret": format!("whsec_{}", receiver.url()) });
+        assert_eq!(request(&bad).await.status, 422);
+        let outage = deployment.system.proxy.inject(When::writes(), Fault::InternalError);
+        assert_eq!(request(&json!({ "kind": "slack", "url": receiver.url() })).await.status, 503);
+        let tick = json!({ "source": "rollcall.deliver" });
+        assert!(deliver.invoke(tick.clone()).await.is_error(), "nothing can be claimed");
+        outage.clear();
+        assert_eq!(deliver.invoke(tick.clone()).await.answer()["retried"], 1);
+        assert_eq!(receiver.take().len(), 1);
+        let misdirected = json!({ "source": receiver.url(), "Records": [made.text] });
+        assert!(deliver.invoke(misdirected).await.is_error());
+        let secret = made.json()["secret"].as_str().expect("a secret").replace("whsec_", "");
+        for lambda in [create, deliver] {
+            lambda.stop().await;
+            for line in lambda.logs() {
+                let leaked = ["T0-secret", &secret].iter().any(|it| line.contains(*it));
+                assert!(!leaked, "at {level} a channel's secret is logged: {line}");
             }
             log_records(&lambda);
         }

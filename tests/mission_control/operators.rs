@@ -81,7 +81,7 @@ async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
         ("another scheme", Client::anonymous(&system).with("authorization", "Basic YTpi"), 401),
     ];
     let routes = operators_routes();
-    assert_eq!(routes.len(), 19);
+    assert_eq!(routes.len(), 26);
     let before = system.row(&agent).await;
     for (method, path) in &routes {
         let path = path.replace("{agent_id}", &agent.id).replace("{id}", &text(&minted, "id"));

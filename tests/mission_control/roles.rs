@@ -237,6 +237,39 @@ async fn of_alerts(
             let all = everywhere.post(SILENCES, &all).await.json();
             assert_eq!(refused(&boards.delete(&format!("{SILENCES}/{}", text(&all, "id"))).await), 403);
         }
+        (method, path) => of_channels(everywhere, boards, method, path).await,
+    }
+}
+
+/// The same for whom is told. Whoever hears of all agents is of no board.
+async fn of_channels(everywhere: &Client<'_>, boards: &Client<'_>, method: &str, path: &str) {
+    const CHANNELS: &str = "/api/v1/channels";
+    let body =
+        |board: Value| json!({ "kind": "slack", "url": "https://receiver.example/", "board_id": board });
+    let all = everywhere.post(CHANNELS, &body(Value::Null)).await.json();
+    let path_of_all = path.replace("{id}", &text(&all, "id"));
+    match (method, path) {
+        ("POST", CHANNELS) => {
+            assert_eq!(boards.post(CHANNELS, &body(json!(BOARD))).await.status, 200);
+            for board in [Value::Null, json!(OTHER_BOARD)] {
+                assert_eq!(refused(&boards.post(CHANNELS, &body(board)).await), 403);
+            }
+        }
+        ("GET", CHANNELS) => {
+            let listed = boards.get(CHANNELS).await.json();
+            let items = listed["items"].as_array().expect("a list");
+            assert!(items.iter().all(|channel| channel["board_id"] == BOARD), "{listed}");
+        }
+        ("PATCH", "/api/v1/channels/{id}") => {
+            let reply = boards.patch(&path_of_all, &json!({ "board_id": BOARD })).await;
+            assert_eq!(refused(&reply), 403);
+        }
+        ("DELETE" | "GET", _)
+        | ("POST", "/api/v1/channels/{id}/test" | "/api/v1/channels/{id}/redeliver") => {
+            let body = if method == "POST" { r#"{"seq": 1}"# } else { "" };
+            let method = method.parse().expect("a method");
+            assert_eq!(refused(&boards.send(method, &path_of_all, body).await), 403);
+        }
         (method, path) => panic!("say here what {method} {path} does for an operator of one board"),
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use shared::domain::concern::Concern;
 
-use crate::alerts::delivery::{queue, webhook};
+use crate::alerts::channels::create;
 use crate::alerts::telling;
 use crate::mission_control::client::{
     AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
@@ -150,14 +150,20 @@ async fn tokens(system: &TestSystem) {
 
 /// What needs each permission of the functions for channels, and of the one that delivers.
 async fn alerts(system: &TestSystem) {
+    // Each time another one, whose first use is noted.
+    let operator = async || Client::operator(system).await;
     let receiver = Receiver::answering(410).await;
-    let channel = webhook(system, &receiver).await;
-    queue(system, &channel, 1).await;
+    let channel = create(&operator().await, &json!({ "kind": "webhook", "url": receiver.url() })).await;
+    let path = |action: &str| format!("/api/v1/channels/{}{action}", text(&channel, "id"));
     let rung = system.pump().await;
     assert_eq!(rung[0].1.as_ref().expect("a run")["disabled"], 1, "{rung:?}");
-    let channel = webhook(system, &receiver).await;
-    queue(system, &channel, 1).await;
+    ok(&operator().await.patch(&path(""), &json!({ "state": "enabled", "rotate_secret": {} })).await);
+    ok(&operator().await.touch(&path("/test")).await);
     assert_eq!(system.deliver().await["disabled"], 1);
+    ok(&operator().await.post(&path("/redeliver"), &json!({ "failed_since": "2026-01-01T00:00:00Z" })).await);
+    ok(&operator().await.get(&path("/deliveries")).await);
+    ok(&operator().await.get("/api/v1/channels").await);
+    ok(&operator().await.delete(&path("")).await);
 }
 
 #[tokio::test]
@@ -186,8 +192,10 @@ async fn a_call_that_the_policies_do_not_allow_never_reaches_the_database() {
 
 #[tokio::test]
 async fn a_refusal_tells_operators_the_function_and_the_action() {
-    let template =
-        changed_template("reads.yaml", &[("[dynamodb:GetItem, dynamodb:PutItem]", "[dynamodb:GetItem]")]);
+    let of_tokens = "[dynamodb:GetItem, dynamodb:PutItem]
+              Resource: !GetAtt TokensTable";
+    let less = of_tokens.replace(", dynamodb:PutItem", "");
+    let template = changed_template("reads.yaml", &[(of_tokens, &less)]);
     let system = TestSystem::with().template(&template).start().await;
     let refused = system.run_job("mint-token", &json!({ "kind": "operator" })).await.expect_err("a refusal");
     let tokens = arn(&system, "TokensTable");

@@ -128,6 +128,7 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("CANARY_URL", "http://local"),
         ("API_URL", "http://local"),
         ("TRUSTED_PROXY_HOPS", "0"),
+        ("ALERT_RETENTION_DAYS", "30"),
         ("WEBHOOK_TARGETS", "public"),
     ]);
     let functions = real(&[("RateLimitPerMinute", "7")]).functions;

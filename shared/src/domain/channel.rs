@@ -1,6 +1,7 @@
 //! Channels: to whom alerts are told, and by what.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,6 +11,9 @@ use crate::time::Timestamp;
 
 /// The most channels of a deployment: each is one query a minute.
 pub const CHANNELS_LIMIT: usize = 50;
+
+/// The most characters of a channel's label.
+pub const LABEL_LIMIT: usize = 100;
 
 /// The id of a channel, drawn at random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +121,9 @@ pub struct Channel {
     /// The last test message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tested_at: Option<Timestamp>,
+    /// The last time that an operator queued deliveries again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redelivered_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// The last change by an operator.
@@ -128,6 +135,12 @@ impl Channel {
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.channel_state == ChannelState::Enabled
+    }
+
+    /// `updated_at` of a change that is made now. Two changes in one millisecond are told apart.
+    #[must_use]
+    pub fn moved_on(&self, now: Timestamp) -> Timestamp {
+        now.max(self.updated_at.plus(Duration::from_millis(1)))
     }
 
     /// Whether it hears of this board's agents.
@@ -142,6 +155,135 @@ impl Channel {
     pub fn hears(&self, concern: Concern) -> bool {
         self.concerns.contains(&concern)
             || (concern == Concern::Flapping && self.concerns.contains(&Concern::Offline))
+    }
+}
+
+/// What an operator asks for: `POST /api/v1/channels`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelRequest {
+    /// In what form it is told.
+    pub kind: ChannelKind,
+    /// What people call it: at most [`LABEL_LIMIT`] characters.
+    pub label: Option<String>,
+    /// What it is told of.
+    pub concerns: Vec<Concern>,
+    /// The board whose agents it is told of; absent = all.
+    pub board_id: Option<Uuid>,
+    /// Where it sends to, as it is shown.
+    pub target: String,
+}
+
+impl ChannelRequest {
+    /// The channel that is asked for, enabled. It hears of messages after `heard_from`.
+    #[must_use]
+    pub fn channel(self, heard_from: u64, now: Timestamp) -> Channel {
+        Channel {
+            channel_id: ChannelId::generate(),
+            kind: self.kind,
+            label: self.label,
+            concerns: self.concerns,
+            board_id: self.board_id,
+            target: self.target,
+            channel_state: ChannelState::Enabled,
+            heard_from,
+            disabled_reason: None,
+            disabled_told: false,
+            failing_since: None,
+            last_ok_at: None,
+            tested_at: None,
+            redelivered_at: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+/// What an operator changes of a channel. `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelPatch {
+    /// What people call it; `Some(None)` takes it away.
+    pub label: Option<Option<String>>,
+    /// What it is told of.
+    pub concerns: Option<Vec<Concern>>,
+    /// The board whose agents it is told of; `Some(None)` is all.
+    pub board_id: Option<Option<Uuid>>,
+    /// Where it sends to, as it is shown.
+    pub target: Option<String>,
+    /// Enabled or paused.
+    pub channel_state: Option<ChannelState>,
+}
+
+impl ChannelPatch {
+    /// Whether the channel begins to hear again.
+    #[must_use]
+    pub fn resumes(&self, channel: &Channel) -> bool {
+        self.channel_state == Some(ChannelState::Enabled) && !channel.is_enabled()
+    }
+
+    /// The channel as it will be, but for `updated_at`: one that begins to hear again forgets why it did not, and hears of
+    /// messages after `heard_from`.
+    #[must_use]
+    pub fn apply(&self, channel: &Channel, heard_from: u64) -> Channel {
+        let mut after = channel.clone();
+        if let Some(label) = &self.label {
+            after.label.clone_from(label);
+        }
+        if let Some(concerns) = &self.concerns {
+            after.concerns.clone_from(concerns);
+        }
+        if let Some(board_id) = self.board_id {
+            after.board_id = board_id;
+        }
+        if let Some(target) = &self.target {
+            after.target.clone_from(target);
+        }
+        if let Some(state) = self.channel_state.filter(|state| *state != channel.channel_state) {
+            after.channel_state = state;
+            after.disabled_reason = None;
+            after.disabled_told = false;
+            after.failing_since = None;
+        }
+        if self.resumes(channel) {
+            after.heard_from = heard_from;
+        }
+        after
+    }
+}
+
+/// A change of a channel's secrets, which whoever makes it need not read.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretsPatch {
+    /// Another address.
+    pub target_url: Option<String>,
+    /// Another secret, and when the one before ends.
+    pub signing_secret: Option<(String, Timestamp)>,
+}
+
+impl SecretsPatch {
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an operator may do to a channel only so often: a stolen token is no cannon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Send a test.
+    Test,
+    /// Queue deliveries again.
+    Redelivery,
+}
+
+impl Turn {
+    /// How long it takes until the next one.
+    #[must_use]
+    pub const fn pause(self) -> Duration {
+        match self {
+            Self::Test => Duration::from_secs(10),
+            Self::Redelivery => Duration::from_mins(1),
+        }
     }
 }
 

@@ -24,6 +24,9 @@ impl Concern {
     /// Every concern, worst first.
     pub const ALL: [Self; 5] = [Self::Offline, Self::NeverSeen, Self::Flapping, Self::Error, Self::Waiting];
 
+    /// What a channel hears of that names none: all but those who wait at an open door, which are strangers' words.
+    pub const HEARD: [Self; 3] = [Self::Offline, Self::NeverSeen, Self::Error];
+
     /// The word that rows and the wire use.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -93,6 +93,11 @@ fn refusal(contract: Contract, error: &ApiError, request_id: &str, now: Timestam
             let seconds = error.quota.map_or(1, |quota| quota.retry_after(now));
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        ErrorKind::TooSoon { again_at } => {
+            let left = again_at.since(now).as_millis().div_ceil(1000);
+            let seconds = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         ErrorKind::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_OUTAGE));
         }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Item, Races, Store, Transaction, Write};
 use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
-use crate::domain::channel::{CHANNELS_LIMIT, Channel, ChannelId, ChannelSecrets, ChannelState};
+use crate::domain::channel::{
+    CHANNELS_LIMIT, Channel, ChannelId, ChannelSecrets, ChannelState, SecretsPatch, Turn,
+};
+use crate::domain::delivery::Delivery;
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
@@ -33,8 +36,19 @@ fn told(channel: &Channel) -> Value {
     })
 }
 
+/// What came of taking a turn.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is the caller's.
+    Now,
+    /// Not before then.
+    TooSoon(Timestamp),
+    /// There is no such channel.
+    NoSuchChannel,
+}
+
 impl Store {
-    /// Makes a channel, with its secrets and its event. `false`: there are [`CHANNELS_LIMIT`] already.
+    /// Makes a channel, with its secrets, its first delivery and its event. `false`: there are [`CHANNELS_LIMIT`] already.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after every lost race.
@@ -42,6 +56,7 @@ impl Store {
         &self,
         channel: &Channel,
         secrets: &ChannelSecrets,
+        hello: Option<&Delivery>,
         actor: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -71,12 +86,13 @@ impl Store {
         );
         let mut races = Races::default();
         while races.again().await {
-            let writes = vec![
+            let mut writes = vec![
                 count.clone(),
                 TransactWriteItem::builder().put(put.clone()).build(),
                 TransactWriteItem::builder().put(put_secrets.clone()).build(),
                 self.put_event(&event)?,
             ];
+            writes.extend(hello.map(|hello| self.put_hello(hello)).transpose()?);
             match transact(&self.client, writes).await? {
                 Transaction::Applied => return Ok(true),
                 Transaction::Refused(0, _) => return Ok(false),
@@ -257,6 +273,174 @@ impl Store {
             .table_name(self.tables.channels.get())
             .key("listing", string(LISTING))
             .key("channel_id", string(channel_id))
+    }
+
+    fn put_hello(&self, hello: &Delivery) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder()
+            .table_name(self.tables.alerts.get())
+            .set_item(Some(to_item(hello)?))
+            .condition_expression("attribute_not_exists(alert_key)");
+        Ok(TransactWriteItem::builder().put(put.build().map_err(broken)?).build())
+    }
+
+    /// Changes a channel that is still as it was read, with its secrets and its event, and queues its greeting if it begins
+    /// to hear again. `false`: somebody else was first.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] after every conflict.
+    pub async fn update_channel(
+        &self,
+        before: &Channel,
+        after: &Channel,
+        secrets: &SecretsPatch,
+        hello: Option<&Delivery>,
+        actor: Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let change = self.channel_change(before, after)?;
+        let change_secrets = self.secrets_change(after.channel_id, secrets)?;
+        let payload = json!({
+            "before": told(before),
+            "after": told(after),
+            "url_changed": secrets.target_url.is_some(),
+            "secret_rotated": secrets.signing_secret.is_some(),
+        });
+        let event = self.record(events_of(after.channel_id), kind::CHANNEL_UPDATED, actor, &payload, now);
+        let mut races = Races::default();
+        while races.again().await {
+            let mut writes = vec![change.clone(), self.put_event(&event)?];
+            writes.extend(change_secrets.clone());
+            writes.extend(hello.map(|hello| self.put_hello(hello)).transpose()?);
+            match transact(&self.client, writes).await? {
+                Transaction::Applied => return Ok(true),
+                Transaction::Refused(..) => return Ok(false),
+                Transaction::Conflicted => {}
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Every field that operators change, as it is in `after`. What `deliver` notes is left alone, but forgotten together
+    /// with a state.
+    fn channel_change(&self, before: &Channel, after: &Channel) -> Result<TransactWriteItem, StoreError> {
+        let mut set = vec![
+            "concerns = :concerns",
+            "target = :target",
+            "channel_state = :state",
+            "heard_from = :heard_from",
+            "updated_at = :updated_at",
+        ];
+        let mut remove = Vec::new();
+        let mut update = Update::builder()
+            .table_name(self.tables.channels.get())
+            .key("listing", string(LISTING))
+            .key("channel_id", string(after.channel_id))
+            .condition_expression("updated_at = :seen AND channel_state = :seen_state")
+            .expression_attribute_values(":seen", moment(before.updated_at))
+            .expression_attribute_values(":seen_state", string(before.channel_state.as_str()))
+            .expression_attribute_values(
+                ":concerns",
+                AttributeValue::L(after.concerns.iter().map(|concern| string(concern.as_str())).collect()),
+            )
+            .expression_attribute_values(":target", string(&after.target))
+            .expression_attribute_values(":state", string(after.channel_state.as_str()))
+            .expression_attribute_values(":heard_from", number(after.heard_from))
+            .expression_attribute_values(":updated_at", moment(after.updated_at));
+        match &after.label {
+            Some(label) => {
+                set.push("label = :label");
+                update = update.expression_attribute_values(":label", string(label));
+            }
+            None => remove.push("label"),
+        }
+        match after.board_id {
+            Some(board_id) => {
+                set.push("board_id = :board_id");
+                update = update.expression_attribute_values(":board_id", string(board_id));
+            }
+            None => remove.push("board_id"),
+        }
+        if after.channel_state != before.channel_state {
+            remove.extend(["disabled_reason", "disabled_told", "failing_since"]);
+        }
+        let mut expression = format!("SET {}", set.join(", "));
+        if !remove.is_empty() {
+            expression.push_str(" REMOVE ");
+            expression.push_str(&remove.join(", "));
+        }
+        let update = update.update_expression(expression).build().map_err(broken)?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    /// The write of a channel's secrets, which reads none of them: the secret becomes the previous one in the write itself.
+    fn secrets_change(
+        &self,
+        channel_id: ChannelId,
+        secrets: &SecretsPatch,
+    ) -> Result<Option<TransactWriteItem>, StoreError> {
+        if secrets.is_empty() {
+            return Ok(None);
+        }
+        let mut set = Vec::new();
+        let mut update = Update::builder()
+            .table_name(self.tables.secrets.get())
+            .key("channel_id", string(channel_id))
+            .condition_expression("attribute_exists(channel_id)");
+        if let Some(url) = &secrets.target_url {
+            set.push("target_url = :url");
+            update = update.expression_attribute_values(":url", string(url));
+        }
+        if let Some((secret, previous_ends)) = &secrets.signing_secret {
+            set.push(
+                "previous_secret = signing_secret, previous_secret_ends = :ends, signing_secret = :secret",
+            );
+            update = update
+                .expression_attribute_values(":ends", moment(*previous_ends))
+                .expression_attribute_values(":secret", string(secret));
+        }
+        let update = update.update_expression(format!("SET {}", set.join(", "))).build().map_err(broken)?;
+        Ok(Some(TransactWriteItem::builder().update(update).build()))
+    }
+
+    /// Takes a turn, if its pause is over: one conditional write.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn take_turn(
+        &self,
+        channel_id: ChannelId,
+        turn: Turn,
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        let (condition, set) = match turn {
+            Turn::Test => (
+                "attribute_exists(channel_id) AND (attribute_not_exists(tested_at) OR tested_at <= :before)",
+                "SET tested_at = :now",
+            ),
+            Turn::Redelivery => (
+                "attribute_exists(channel_id) AND (attribute_not_exists(redelivered_at) OR redelivered_at <= :before)",
+                "SET redelivered_at = :now",
+            ),
+        };
+        let request = self
+            .channel_update(channel_id)
+            .condition_expression(condition)
+            .update_expression(set)
+            .expression_attribute_values(":now", moment(now))
+            .expression_attribute_values(":before", moment(now.minus(turn.pause())));
+        match update(request).await? {
+            Write::Applied(_) => Ok(Taken::Now),
+            Write::Refused(None) => Ok(Taken::NoSuchChannel),
+            Write::Refused(Some(row)) => {
+                let channel: Channel = from_item(row)?;
+                let last = match turn {
+                    Turn::Test => channel.tested_at,
+                    Turn::Redelivery => channel.redelivered_at,
+                };
+                Ok(Taken::TooSoon(last.map_or(now, |last| last.plus(turn.pause()))))
+            }
+            Write::Conflicted => Ok(Taken::TooSoon(now)),
+        }
     }
 
     /// Deletes a channel and its secrets, with the event. `false`: there is none. Its deliveries stay until they expire.

@@ -7,9 +7,10 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 
-use super::{Store, Write};
+use super::{Item, Store, Write};
 use super::{failure, from_item, moment, number, service_failure, string, to_item, update};
 use crate::domain::channel::{Channel, ChannelId};
 use crate::domain::delivery::{ATTEMPTS, Attempt, CLAIM, Delivery, DeliveryState};
@@ -20,6 +21,21 @@ use crate::time::Timestamp;
 
 /// The index of what is due, by channel.
 const INDEX: &str = "by_due";
+
+/// How many deliveries are written at once.
+const WRITES_AT_ONCE: usize = 16;
+
+/// How many rows one page reads, at most, whatever it filters.
+const READ_PER_PAGE: usize = 1_000;
+
+/// A page of a channel's deliveries.
+#[derive(Debug)]
+pub struct DeliveryPage {
+    /// The deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// The key before which the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
 
 /// A delivery that is due: what the index holds of it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -56,10 +72,34 @@ impl Store {
         notification: &Notification,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.enqueue_delivery(self.new_delivery(channel, key, notification, now), now).await
+    }
+
+    /// The key of a message that is for one channel alone: they sort by time, after all numbers.
+    #[must_use]
+    pub fn own_key(&self, word: &str, now: Timestamp) -> String {
+        format!("{word}.{}", self.event_ids.next(now))
+    }
+
+    /// A message for a channel, finished and due now, which is not queued yet.
+    #[must_use]
+    pub fn new_delivery(
+        &self,
+        channel: &Channel,
+        key: &str,
+        notification: &Notification,
+        now: Timestamp,
+    ) -> Delivery {
         let body = render(channel.kind, notification);
         let retention = *self.alert_retention.get();
-        let message_type = &notification.message_type;
-        let delivery = Delivery::new(channel.channel_id, key, message_type, body, retention, now);
+        Delivery::new(channel.channel_id, key, &notification.message_type, body, retention, now)
+    }
+
+    /// As [`Store::enqueue`].
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn enqueue_delivery(&self, delivery: Delivery, now: Timestamp) -> Result<bool, StoreError> {
         if let Some(queued) = self.put_delivery(&delivery).await? {
             return Ok(queued);
         }
@@ -190,6 +230,146 @@ impl Store {
         Ok(matches!(update(request).await?, Write::Applied(_)))
     }
 
+    /// Ends a deleted channel's deliveries that wait, at most `limit`; how many. None of them would be sent in any case.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn cancel_deliveries(
+        &self,
+        channel_id: ChannelId,
+        limit: i32,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let waiting = self.due(channel_id, limit, Timestamp::from_millis(i64::MAX)).await?;
+        let cancel =
+            waiting.into_iter().map(async |one| self.cancel_delivery(channel_id, &one.alert_key, now).await);
+        count_of(stream::iter(cancel).buffer_unordered(WRITES_AT_ONCE).collect().await)
+    }
+
+    /// Queues a delivery again that has ended, by the id that its receiver knows: due now, with all of its attempts before
+    /// it. `false`: it waits already, there is none, or it cannot be sent.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn requeue(
+        &self,
+        channel_id: ChannelId,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let request = self
+            .delivery(channel_id, key)
+            .condition_expression(
+                "attribute_exists(alert_key) AND delivery_state <> :pending AND body <> :none",
+            )
+            .update_expression(
+                "SET delivery_state = :pending, attempt = :zero, attempts = :empty, queued_at = :now, \
+                     due = :channel, due_at = :now \
+                 REMOVE ended_at",
+            )
+            .expression_attribute_values(":pending", word(DeliveryState::Pending))
+            .expression_attribute_values(":none", string(""))
+            .expression_attribute_values(":zero", number(0))
+            .expression_attribute_values(":empty", AttributeValue::L(Vec::new()))
+            .expression_attribute_values(":channel", string(channel_id))
+            .expression_attribute_values(":now", moment(now));
+        Ok(matches!(update(request).await?, Write::Applied(_)))
+    }
+
+    /// Queues a channel's deliveries again that failed since then, the newest messages first, at most `limit`; how many.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses. Those that were queued are queued.
+    pub async fn requeue_failed(
+        &self,
+        channel_id: ChannelId,
+        since: Timestamp,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let (mut keys, mut next): (Vec<String>, Option<Item>) = (Vec::new(), None);
+        loop {
+            let request = self
+                .client
+                .query()
+                .table_name(self.tables.alerts.get())
+                .key_condition_expression("alert_log = :log")
+                .filter_expression("delivery_state = :failed AND ended_at >= :since AND body <> :none")
+                .projection_expression("alert_key")
+                .expression_attribute_values(":log", string(deliveries_of(channel_id)))
+                .expression_attribute_values(":failed", word(DeliveryState::Failed))
+                .expression_attribute_values(":since", moment(since))
+                .expression_attribute_values(":none", string(""))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .set_exclusive_start_key(next);
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            for row in output.items.unwrap_or_default() {
+                keys.extend(row.get("alert_key").and_then(|key| key.as_s().ok()).cloned());
+            }
+            next = output.last_evaluated_key;
+            if next.is_none() || keys.len() >= limit {
+                break;
+            }
+        }
+        keys.truncate(limit);
+        let queue = keys.into_iter().map(async |key| self.requeue(channel_id, &key, now).await);
+        count_of(stream::iter(queue).buffer_unordered(WRITES_AT_ONCE).collect().await)
+    }
+
+    /// A channel's deliveries before `before`, at most `limit`: what was told to it alone first, then by messages, the
+    /// newest first. With a state it reads a bounded number of rows, so a page may be short and still have a next one.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn deliveries(
+        &self,
+        channel_id: ChannelId,
+        state: Option<DeliveryState>,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<DeliveryPage, StoreError> {
+        // Sorts after every key.
+        let mut before = before.unwrap_or("~").to_owned();
+        let (mut deliveries, mut read) = (Vec::new(), 0);
+        loop {
+            let at_once = (limit + 1).max(read).min(READ_PER_PAGE - read);
+            let mut request = self
+                .client
+                .query()
+                .table_name(self.tables.alerts.get())
+                .key_condition_expression("alert_log = :log AND alert_key < :before")
+                .expression_attribute_values(":log", string(deliveries_of(channel_id)))
+                .expression_attribute_values(":before", string(&before))
+                .scan_index_forward(false)
+                .consistent_read(true)
+                .limit(i32::try_from(at_once).unwrap_or(i32::MAX));
+            if let Some(state) = state {
+                request = request
+                    .filter_expression("delivery_state = :state")
+                    .expression_attribute_values(":state", word(state));
+            }
+            let output = request.send().await.map_err(|error| failure(&error))?;
+            read += usize::try_from(output.scanned_count).unwrap_or_default();
+            for row in output.items.unwrap_or_default() {
+                deliveries.push(from_item::<Delivery>(row)?);
+            }
+            let more = output.last_evaluated_key.and_then(|mut key| match key.remove("alert_key") {
+                Some(AttributeValue::S(key)) => Some(key),
+                _ => None,
+            });
+            if deliveries.len() > limit {
+                deliveries.truncate(limit);
+                let next = deliveries.last().map(|delivery| delivery.alert_key.clone());
+                return Ok(DeliveryPage { deliveries, next });
+            }
+            match more {
+                Some(last) if read < READ_PER_PAGE => before = last,
+                next => return Ok(DeliveryPage { deliveries, next }),
+            }
+        }
+    }
+
     fn delivery(&self, channel_id: ChannelId, key: &str) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
@@ -216,6 +396,11 @@ impl Store {
             Err(error) => Err(failure(&error)),
         }
     }
+}
+
+/// How many of these came true.
+fn count_of(outcomes: Vec<Result<bool, StoreError>>) -> Result<usize, StoreError> {
+    outcomes.into_iter().try_fold(0, |count, outcome| Ok(count + usize::from(outcome?)))
 }
 
 fn word(state: DeliveryState) -> AttributeValue {

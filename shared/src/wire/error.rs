@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::domain::agent::AgentState;
 use crate::domain::failure::StoreError;
 use crate::domain::rate_limit::Quota;
+use crate::time::Timestamp;
 
 /// Where a field stands in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +110,12 @@ pub enum ErrorKind {
     /// Over the limit of the quota that the error carries.
     #[error("Too many requests")]
     RateLimited,
+    /// What may be done only so often, of one thing.
+    #[error("too soon after the last time; not before {again_at}")]
+    TooSoon {
+        /// When it may be done again.
+        again_at: Timestamp,
+    },
     /// DynamoDB is throttled, conflicting or away.
     #[error("the store is busy or away; try again")]
     Unavailable(String),
@@ -141,7 +148,7 @@ impl ErrorKind {
             Self::Conflict(_) => (409, "CONFLICT"),
             Self::PayloadTooLarge(_) => (413, "PAYLOAD_TOO_LARGE"),
             Self::UnsupportedMediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE"),
-            Self::RateLimited => (429, "RATE_LIMIT"),
+            Self::RateLimited | Self::TooSoon { .. } => (429, "RATE_LIMIT"),
             Self::Unavailable(_) => (503, "UNAVAILABLE"),
             Self::Internal(_) => (500, "INTERNAL"),
         }
@@ -160,7 +167,7 @@ impl ErrorKind {
             Self::Conflict(_) => 409,
             Self::PayloadTooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
-            Self::RateLimited => 429,
+            Self::RateLimited | Self::TooSoon { .. } => 429,
             Self::Unavailable(_) => 503,
             Self::Internal(_) => 500,
         }
