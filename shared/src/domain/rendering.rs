@@ -204,7 +204,8 @@ impl<'a> Said<'a> {
     /// How many agents a message is about, those that it does not name among them.
     fn agents(&self) -> u64 {
         let named = u64::try_from(self.list("agents").len()).unwrap_or(u64::MAX);
-        self.count("count").unwrap_or_else(|| named + self.count("more").unwrap_or(0))
+        let counted = self.count("total").unwrap_or_else(|| named + self.count("more").unwrap_or(0));
+        if counted == 0 && self.data.contains_key("agent") { 1 } else { counted }
     }
 
     /// A name by its own object, as text.
@@ -258,14 +259,15 @@ impl<'a> Said<'a> {
                 format!("{} to be let in.", self.number_of_agents("waits", "wait"))
             }
             message_type::FLEET_INCIDENT => {
-                let mut head = format!("{} in trouble.", self.number_of_agents("is", "are"));
-                if self.is("mass") {
-                    head.push_str(" That is most of the fleet: perhaps they have one cause.");
+                let mut head =
+                    format!("{} in trouble{}.", self.number_of_agents("is", "are"), self.by_concern());
+                if let Some(percent) = self.count("share_percent").filter(|_| self.is("mass")) {
+                    let _ = write!(head, " That is {percent}% of the fleet: perhaps they have one cause.");
                 }
                 head
             }
             message_type::FLEET_RECOVERED => {
-                let mut head = format!("{} well again.", self.number_of_agents("is", "are"));
+                let mut head = format!("{} no longer in trouble.", self.number_of_agents("is", "are"));
                 if let Some(offline) = self.count("still_offline").filter(|offline| *offline > 0) {
                     let _ = write!(head, " Still silent: {offline}.");
                 }
@@ -275,7 +277,10 @@ impl<'a> Said<'a> {
                 "Rollcall hears no heartbeat at all, not even its own: it cannot tell who is alive."
                     .to_owned()
             }
-            message_type::SYSTEM_HEARD => "Rollcall hears heartbeats again.".to_owned(),
+            message_type::SYSTEM_HEARD => match self.count("seconds") {
+                Some(seconds) => format!("Rollcall hears heartbeats again, after {}.", duration(seconds)),
+                None => "Rollcall hears heartbeats again.".to_owned(),
+            },
             message_type::CHANNEL_DISABLED => {
                 let label =
                     self.data.get("channel").and_then(|channel| channel.get("label")).and_then(Value::as_str);
@@ -290,6 +295,14 @@ impl<'a> Said<'a> {
             let _ = write!(head, " Live: {live} of {agents}.");
         }
         head
+    }
+
+    /// How many of them have which concern.
+    fn by_concern(&self) -> String {
+        let Some(counts) = self.data.get("counts").and_then(Value::as_object) else { return String::new() };
+        let counts = counts.iter().filter_map(|(word, count)| Some((concern(word), count.as_u64()?)));
+        let counts: Vec<String> = counts.map(|(concern, count)| format!("{count} {concern}")).collect();
+        if counts.is_empty() { counts.concat() } else { format!(": {}", counts.join(", ")) }
     }
 
     fn number_of_agents(&self, one: &str, many: &str) -> String {
@@ -364,7 +377,8 @@ impl<'a> Said<'a> {
 fn concern(word: &str) -> &'static str {
     match word {
         "offline" => "silent",
-        "never_seen" => "unheard of",
+        "never_seen" => "never heard",
+        "flapping" => "coming and going",
         "error" => "broken",
         "waiting" => "waiting to be let in",
         _ => "in trouble",
@@ -481,7 +495,19 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_is_told_with_its_figures() {
+    fn what_happened_is_told_with_its_figures() {
+        let incident = json!({
+            "total": 120, "counts": { "error": 20, "offline": 100 }, "share_percent": 60, "mass": true, "more": 119,
+            "agents": [{ "name": "a", "began": "offline", "ended": null, "cause": null }],
+            "fleet": { "agents": 200, "live": 80 },
+        });
+        let text =
+            &read(ChannelKind::Discord, &notification(message_type::FLEET_INCIDENT, &incident))["content"];
+        assert_eq!(
+            text.as_str().unwrap(),
+            "120 agents are in trouble: 20 broken, 100 silent. That is 60% of the fleet: perhaps they have one cause. \
+             Live: 80 of 200.\n• `a`: silent\n… and 119 more"
+        );
         let data = json!({
             "agent": { "name": "builder-1" }, "began": "offline", "ended": null,
             "last_seen_at": "2026-11-25T22:54:22.622Z", "missed_heartbeats": 3,
