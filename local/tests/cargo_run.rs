@@ -725,3 +725,96 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
     let lost: Vec<_> = done.events.iter().filter(|event| !stored.contains(event)).collect();
     assert!(lost.is_empty(), "of {} events {} are lost: {lost:?}", done.events.len(), lost.len());
 }
+
+/// A receiver that takes requests and answers none until it is told to: the ids that it was sent.
+struct HeldReceiver {
+    url: String,
+    answers: watch::Sender<bool>,
+    ids: watch::Receiver<Vec<String>>,
+}
+
+impl HeldReceiver {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let (answers, answering) = watch::channel(false);
+        let (noted, ids) = watch::channel(Vec::new());
+        let noted = Arc::new(noted);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut answering, noted) = (answering.clone(), Arc::clone(&noted));
+                tokio::spawn(async move {
+                    let mut head = BufReader::new(&mut stream).lines();
+                    while let Ok(Some(line)) = head.next_line().await {
+                        if let Some(id) = line.strip_prefix("webhook-id: ") {
+                            noted.send_modify(|ids| ids.push(id.to_owned()));
+                        }
+                        if line.is_empty() {
+                            break;
+                        }
+                    }
+                    drop(answering.wait_for(|answers| *answers).await);
+                    let answer = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.ok();
+                });
+            }
+        });
+        Self { url, answers, ids }
+    }
+
+    /// Waits until it was sent so many; their ids.
+    async fn sent(&mut self, count: usize) -> Vec<String> {
+        let enough = self.ids.wait_for(|ids| ids.len() >= count);
+        patiently("deliveries", enough).await.expect("a receiver").clone()
+    }
+}
+
+#[tokio::test]
+async fn kill_9_between_claim_and_note_loses_no_delivery() {
+    const CHANNELS: usize = 5;
+
+    let folder = Folder::new();
+    let mut receiver = HeldReceiver::start().await;
+    let run = folder.start(&[]).await;
+    let bearer = format!("Bearer {}", run.operator_token());
+    for _ in 0..CHANNELS {
+        let body = json!({ "kind": "webhook", "url": receiver.url });
+        let (status, made) = run.post("/api/v1/channels", &[("authorization", &bearer)], body).await;
+        assert_eq!(status, 200, "{made}");
+    }
+    let sent: BTreeSet<String> = receiver.sent(CHANNELS).await.into_iter().collect();
+    assert_eq!(sent.len(), CHANNELS, "each channel's greeting is under way");
+    assert_eq!(run.ended_by("-KILL").await, ("signal 9".to_owned(), String::new()));
+
+    // The minute of the claims, which no test waits for, is over.
+    let database = open(&folder.file(".rollcall")).await;
+    let deliveries = async || {
+        let rows = rows(&database, "rollcall-AlertsTable").await;
+        let text = |row: &BTreeMap<String, AttributeValue>, name: &str| {
+            row.get(name).and_then(|value| value.as_s().ok().cloned()).unwrap_or_default()
+        };
+        let deliveries = rows.into_iter().filter(|row| text(row, "alert_log").starts_with("channel#"));
+        deliveries
+            .map(|row| (text(&row, "alert_log"), text(&row, "alert_key"), text(&row, "delivery_state")))
+            .collect::<Vec<_>>()
+    };
+    for (log, key, state) in deliveries().await {
+        assert_eq!(state, "pending");
+        let update = database.update_item().table_name("rollcall-AlertsTable");
+        let update = update.key("alert_log", AttributeValue::S(log)).key("alert_key", AttributeValue::S(key));
+        let update = update.update_expression("SET due_at = :long_ago");
+        let long_ago = AttributeValue::N("1".to_owned());
+        update.expression_attribute_values(":long_ago", long_ago).send().await.expect("a delivery");
+    }
+    receiver.answers.send_replace(true);
+    let run = folder.start(&["--sweep-every", "1"]).await;
+    let again: BTreeSet<String> = receiver.sent(2 * CHANNELS).await.into_iter().skip(CHANNELS).collect();
+    assert_eq!(again, sent, "by the ids that the receiver knows");
+    let all_delivered = async || {
+        let deliveries = deliveries().await;
+        let are = deliveries.iter().all(|(_, _, state)| state == "delivered");
+        are.then_some(deliveries.len())
+    };
+    assert_eq!(eventually("the notes", all_delivered).await, CHANNELS);
+    run.stop().await;
+}
