@@ -31,5 +31,5 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     reach(operator, wanted.board_id)?;
     let minted = app.store.mint_token(&wanted, operator.actor(), now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
-    Ok(mission_control::body(&Minted::of(&minted, Some(&base_url(&request))))?)
+    Ok(mission_control::body(&Minted::of(&minted, &base_url(&request)))?)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
+use shared::config::Setting::{ApiUrl, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::event::Actor;
 use shared::runtime::app::App;
 use shared::runtime::function::{Job, JobError, work};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 /// The function and what it reads.
 pub const FUNCTION: Job = Job {
     name: "mint-token",
-    reads: &[TokensTable, EventsTable, SystemEventRetention],
+    reads: &[TokensTable, EventsTable, SystemEventRetention, ApiUrl],
     work: |app, input, now, deadline| work(input, move |wanted| run(app, wanted, now, deadline)),
 };
 
@@ -33,5 +33,5 @@ pub async fn run(
     let request = token_request(&Object::of(&input)?, None)?;
     let minted = app.store.mint_token(&request, Actor::System, now).await?;
     let minted = minted.ok_or_else(|| Invalid::new("succeeds", "is not an enrollment token's id"))?;
-    Ok(serde_json::to_value(Minted::of(&minted, None))?)
+    Ok(serde_json::to_value(Minted::of(&minted, app.config.api_url.get()))?)
 }

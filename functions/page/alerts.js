@@ -14,6 +14,7 @@ const act = (word, kind, refresh, title, text, run, fields = []) => button(word,
 
 // ---- Alerts ----
 
+const is = (concern) => (concern === "error" ? "in error" : words(concern ?? ""));
 const CALM = ["agent.recovered", "fleet.recovered", "system.heard"];
 
 function tale({ type, data }) {
@@ -21,7 +22,7 @@ function tale({ type, data }) {
 	const few = [agents.slice(0, 8).flatMap((each, at) => [at ? ", " : "", agent(each)]), agents.length > 8 || more ? ` and ${total - Math.min(8, agents.length)} more` : ""];
 	switch (type) {
 		case "agent.recovered":
-			return [agent(one), ` is no longer ${words(data.ended ?? "")}`, data.downtime_seconds && ` after ${span(data.downtime_seconds * 1000)}`, data.cause && ` (${data.cause})`];
+			return [agent(one), ` is no longer ${is(data.ended)}`, data.downtime_seconds && ` after ${span(data.downtime_seconds * 1000)}`, data.cause && ` (${data.cause})`];
 		case "fleet.incident":
 		case "fleet.recovered":
 			return [`${count(total, "agent")} ${type === "fleet.incident" ? "in trouble" : "well again"}${mass ? ", most of the fleet" : ""}: `, few];
@@ -34,7 +35,7 @@ function tale({ type, data }) {
 		case "channel.disabled":
 			return `The channel ${channel.label ?? channel.target} is disabled: ${data.reason}`;
 		default:
-			return [agent(one), ` is ${words(data.began ?? "")}`, data.last_seen_at && `, last heard ${when(data.last_seen_at)}`];
+			return [agent(one), ` is ${is(data.began)}`, data.last_seen_at && `, last heard ${when(data.last_seen_at)}`];
 	}
 }
 
@@ -67,8 +68,8 @@ export function alertsView() {
 
 // ---- Channels ----
 
-const CONCERNS = ["offline", "never_seen", "flapping", "error", "waiting"];
-const concerns = (chosen = CONCERNS.slice(0, 4)) => [...new Set([...CONCERNS, ...chosen])].map((name) => ({ name: `on-${name}`, label: words(name), type: "checkbox", value: chosen.includes(name) }));
+const CONCERNS = ["offline", "never_seen", "error", "waiting"];
+const concerns = (chosen = CONCERNS.slice(0, 3)) => [...new Set([...CONCERNS, ...chosen])].map((name) => ({ name: `on-${name}`, label: words(name), type: "checkbox", value: chosen.includes(name) }));
 const chosen = (values) => Object.keys(values).filter((name) => name.startsWith("on-") && values[name]).map((name) => name.slice(3));
 const secret = (made) => made.secret && reveal("The channel's secret", "By it the receiver knows that a message is Rollcall's.", ["Signing secret", made.secret]);
 

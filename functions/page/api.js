@@ -58,8 +58,10 @@ async function send(method, path, body) {
 }
 
 /** Asks; parameters that are empty are left out. */
-export const get = (path, parameters = {}) =>
-	send("GET", `${path}?${new URLSearchParams(Object.entries(parameters).filter(([name, value]) => value || (name === "cursor" && value === "")))}`);
+export function get(path, parameters = {}) {
+	const query = new URLSearchParams(Object.entries(parameters).filter(([name, value]) => value || (name === "cursor" && value === "")));
+	return send("GET", query.size ? `${path}?${query}` : path);
+}
 export const post = (path, body) => send("POST", path, body ?? {});
 export const patch = (path, body) => send("PATCH", path, body);
 export const remove = (path) => send("DELETE", path);

@@ -45,6 +45,15 @@ async fn listed_one(operator: &Client<'_>, id: &str) -> Value {
 }
 
 #[tokio::test]
+async fn the_first_operators_token_comes_with_a_link_to_the_page() {
+    let system = TestSystem::start().await;
+    let minted = system.mint(&json!({ "kind": "operator" })).await;
+    assert_eq!(text(&minted, "link"), format!("{}/#token={}", system.url(), text(&minted, "token")));
+    let minted = system.mint(&json!({ "kind": "enrollment", "all_boards": true })).await;
+    assert_eq!(minted.get("link"), None, "the page is for people");
+}
+
+#[tokio::test]
 async fn a_token_is_shown_once_and_only_its_digest_is_stored() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;

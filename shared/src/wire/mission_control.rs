@@ -173,12 +173,12 @@ pub struct Minted<'a> {
 }
 
 impl<'a> Minted<'a> {
-    /// A token that was just minted, by a caller who reached the API at `base_url`, if that is known.
+    /// A token that was just minted, where the API is at `base_url`.
     #[must_use]
-    pub fn of(minted: &'a MintedToken, base_url: Option<&str>) -> Self {
+    pub fn of(minted: &'a MintedToken, base_url: &str) -> Self {
         let token = minted.token.reveal();
-        let base_url = base_url.filter(|_| minted.row.token_kind == TokenKind::Operator);
-        let link = base_url.map(|base_url| format!("{base_url}/#token={token}"));
+        let is_operators = minted.row.token_kind == TokenKind::Operator;
+        let link = is_operators.then(|| format!("{base_url}/#token={token}"));
         Self { token, link, row: TokenRead::of(&minted.row) }
     }
 }
