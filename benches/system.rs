@@ -183,7 +183,10 @@ impl Drop for System {
 /// The shipped template without upper bounds, so that one agent may beat as fast as it can.
 fn boundless_template(binaries: &Binaries) -> PathBuf {
     let shipped = std::fs::read_to_string(in_repository("template.yaml")).expect("the template");
-    let bounds = |line: &&str| !line.trim_start().starts_with("MaxValue:");
+    let bounds = |line: &&str| {
+        let line = line.trim_start();
+        !line.starts_with("MaxValue:") && !line.starts_with("AllowedPattern:")
+    };
     let path = binaries.folder().join("template.yaml");
     std::fs::write(&path, shipped.lines().filter(bounds).collect::<Vec<_>>().join("\n")).expect("a folder");
     path

@@ -307,7 +307,8 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
 /// ⚠ One dead endpoint holds up nobody else.
 #[tokio::test]
 async fn ten_receivers_of_which_one_hangs_one_fails_and_one_is_overloaded() {
-    let system = TestSystem::with().patience(Duration::from_millis(300)).start().await;
+    // So long that a busy machine's living receivers are in time.
+    let system = TestSystem::with().patience(Duration::from_secs(2)).start().await;
     let mut channels = Vec::new();
     for place in 0..10 {
         let receiver = Receiver::start().await;

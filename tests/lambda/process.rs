@@ -37,6 +37,29 @@ async fn a_broken_url_of_the_database_is_one_line_without_it() {
     }
 }
 
+/// As in AWS's own SDKs: the service's variable, else the generic one, which is what emulators give a function.
+#[tokio::test]
+async fn the_generic_endpoint_variable_counts_where_the_services_own_is_not_given() {
+    const OWN: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+    const GENERIC: &str = "AWS_ENDPOINT_URL";
+    let deployment = Deployment::start().await;
+    let nowhere = "http://127.0.0.1:9";
+    let mut environment = deployment.environment("heartbeat");
+    environment.insert(GENERIC.to_owned(), nowhere.to_owned());
+    deployment.system.proxy.take();
+    LambdaProcess::start(executable("heartbeat"), &environment).await.stop().await;
+    assert_eq!(deployment.system.proxy.take().operations(), ["GetItem"], "the service's own comes first");
+
+    let own = environment.remove(OWN).expect("the engine's");
+    environment.insert(GENERIC.to_owned(), own);
+    LambdaProcess::start(executable("heartbeat"), &environment).await.stop().await;
+    assert_eq!(deployment.system.proxy.take().operations(), ["GetItem"]);
+
+    environment.insert(GENERIC.to_owned(), "127.0.0.1:8000".to_owned());
+    let lambda = LambdaProcess::start(executable("heartbeat"), &environment).await;
+    refuses_to_start(&lambda, GENERIC).await;
+}
+
 #[tokio::test]
 async fn no_variable_of_the_template_has_a_silent_default() {
     let deployment = Deployment::start().await;

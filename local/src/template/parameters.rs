@@ -2,11 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use regex_lite::Regex;
+
 use super::Problem;
 use super::document::{Entry, Fields, Node, Value};
 use super::scope::list_of;
 
-const KNOWN: &[&str] = &["Type", "Default", "Description", "AllowedValues", "MinValue", "MaxValue"];
+const KNOWN: &[&str] = &[
+    "Type",
+    "Default",
+    "Description",
+    "AllowedPattern",
+    "AllowedValues",
+    "ConstraintDescription",
+    "MinValue",
+    "MaxValue",
+];
 
 /// The value of every declared parameter. `section` is the line of `Parameters`, for what was given in vain.
 pub(super) fn read(
@@ -49,6 +60,18 @@ fn value(declared: &Entry, given: Option<&String>) -> Result<Value, Problem> {
         }
         _ => Value::Text(text.to_owned()),
     };
+    if let Some(pattern) = fields.get("AllowedPattern") {
+        let whole = Regex::new(&format!("^(?:{})$", pattern.text()?));
+        let whole = whole.map_err(|error| pattern.problem(format!("not understood: {error}")))?;
+        let is_allowed = match &value {
+            Value::List(items) => items.iter().all(|item| item.text().is_ok_and(|text| whole.is_match(text))),
+            _ => whole.is_match(text),
+        };
+        if !is_allowed {
+            let constraint = fields.get("ConstraintDescription").map(Node::text).transpose()?;
+            return Err(refused(constraint.map_or_else(|| format!("like {whole}"), str::to_owned)));
+        }
+    }
     if let Some(allowed) = fields.get("AllowedValues") {
         let allowed = allowed.texts()?;
         let is_allowed = |text: &str| allowed.iter().any(|allowed| allowed == text);

@@ -200,20 +200,76 @@ fn a_parameter_out_of_bounds_is_refused_by_name() {
     };
     assert_eq!(
         refused("RateLimitPerMinute", "0"),
-        "parameter `RateLimitPerMinute` is `0`, but must be at least 1"
+        "parameter `RateLimitPerMinute` is `0`, but must be a whole number from 1 to 6000"
     );
     assert_eq!(
         refused("TrustedProxyHops", "11"),
-        "parameter `TrustedProxyHops` is `11`, but must be at most 10"
+        "parameter `TrustedProxyHops` is `11`, but must be a whole number from 0 to 10"
     );
     assert_eq!(
         refused("PendingRetentionDays", "week"),
-        "parameter `PendingRetentionDays` is `week`, but must be a number"
+        "parameter `PendingRetentionDays` is `week`, but must be a whole number from 1 to 365"
     );
     assert_eq!(
         refused("Architecture", "riscv"),
         "parameter `Architecture` is `riscv`, but must be one of arm64, x86_64"
     );
+}
+
+#[test]
+fn a_number_is_within_its_bounds_and_a_pattern_matches_the_whole_of_a_text() {
+    let number = |bounds: &str| {
+        with_variable("V: x").replace("{Type: String, Default: open}", &format!("{{Type: Number, {bounds}}}"))
+    };
+    for (given, bounds, expected) in [
+        ("0", "MinValue: 1", Some("at least 1")),
+        ("11", "MaxValue: 10", Some("at most 10")),
+        ("week", "MinValue: 1", Some("a number")),
+        ("7", "MinValue: 1, MaxValue: 10", None),
+    ] {
+        let read = read(&number(bounds), &[("Mode", given)]);
+        match expected {
+            Some(expected) => {
+                let refused = read.expect_err(given).to_string();
+                assert!(refused.ends_with(&format!("is `{given}`, but must be {expected}")), "{refused}");
+            }
+            None => drop(read.expect(given)),
+        }
+    }
+    let text = with_variable("V: x").replace("Default: open}", "AllowedPattern: a|bc}");
+    read(&text, &[("Mode", "bc")]).expect("what the pattern allows");
+    for refused in ["ab", "bcd", "xa", ""] {
+        let refused = error(&text, &[("Mode", refused)]);
+        assert!(refused.ends_with("but must be like ^(?:a|bc)$"), "{refused}");
+    }
+}
+
+/// A number with a fraction would pass `CloudFormation` and stop every function at its start.
+#[test]
+fn every_count_of_the_template_is_refused_where_its_description_says_so() {
+    let parameters = REAL.split("\nConditions:").next().expect("parameters");
+    let mut counts = 0;
+    for block in parameters.split("\n\n") {
+        let field = |name| block.lines().find_map(|line| line.trim().strip_prefix(name));
+        assert_ne!((field("Type: "), field("AllowedValues: ")), (Some("Number"), None), "{block}");
+        let Some(bounds) = field("ConstraintDescription: a whole number from ") else { continue };
+        counts += 1;
+        let (least, most) = bounds.split_once(" to ").expect("two numbers");
+        let (least, most): (u64, u64) = (least.parse().expect("a number"), most.parse().expect("a number"));
+        let pattern =
+            regex_lite::Regex::new(field("AllowedPattern: ").expect("a pattern")).expect("a pattern");
+        for number in (0..=70_000).chain([most - 1, most, most + 1]) {
+            assert_eq!(
+                pattern.is_match(&number.to_string()),
+                (least..=most).contains(&number),
+                "{number} in {block}"
+            );
+        }
+        for text in ["60.5", "1.0", "-1", "+1", " 1", "1 ", "1e3", "01", "", "x"] {
+            assert!(!pattern.is_match(text), "{text:?} in {block}");
+        }
+    }
+    assert!(counts > 10, "{counts}");
 }
 
 #[test]
@@ -226,8 +282,8 @@ fn an_unknown_parameter_is_refused() {
 fn a_parameter_names_its_line() {
     let text = with_variable("V: x").replace("{Type: String, Default: open}", "{Type: String}");
     assert_eq!(error(&text, &[]), "template.yaml:3: parameter `Mode` has no default and needs a value");
-    let text = with_variable("V: x").replace("Default: open", "Default: open, AllowedPattern: o.*");
-    assert_eq!(error(&text, &[]), "template.yaml:3: `AllowedPattern` of a parameter is not understood");
+    let text = with_variable("V: x").replace("Default: open", "Default: open, NoEcho: true");
+    assert_eq!(error(&text, &[]), "template.yaml:3: `NoEcho` of a parameter is not understood");
     let text = with_variable("V: x").replace("CommaDelimitedList", "AWS::EC2::KeyPair::KeyName");
     assert!(error(&text, &[]).starts_with("template.yaml:4: `AWS::EC2::KeyPair::KeyName` is not understood"));
 }

@@ -66,7 +66,8 @@ enum Trust<'a> {
 /// Where DynamoDB is.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
-    /// Another endpoint than AWS's own, as a URL. `AWS_ENDPOINT_URL_DYNAMODB`.
+    /// Another endpoint than AWS's own, as a URL. `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`: the order of
+    /// AWS's own SDKs, so that an emulator that sets the second for its functions reaches them.
     pub url: Option<String>,
     /// `AWS_REGION`.
     pub region: Option<String>,
@@ -82,13 +83,15 @@ impl Endpoint {
     /// What the function's environment says.
     ///
     /// # Errors
-    /// `AWS_ENDPOINT_URL_DYNAMODB` is no URL of an endpoint. `AWS_CA_BUNDLE` names a file that cannot be read, or holds
+    /// The variable of the endpoint that counts is no URL of one. `AWS_CA_BUNDLE` names a file that cannot be read, or holds
     /// no certificate, or something else besides.
     pub fn from_env() -> Result<Self, ConfigError> {
-        const URL: &str = "AWS_ENDPOINT_URL_DYNAMODB";
-        let url = env(URL).map(|url| endpoint_url(&url)).transpose();
+        let url = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"].into_iter().find_map(|variable| {
+            let url = endpoint_url(&env(variable)?);
+            Some(url.map_err(|problem| ConfigError::new(variable, problem)))
+        });
         Ok(Self {
-            url: url.map_err(|problem| ConfigError::new(URL, problem))?,
+            url: url.transpose()?,
             region: env("AWS_REGION"),
             any_credentials: false,
             ca_bundle: env("AWS_CA_BUNDLE").map(|path| certificates(&path)).transpose()?,
