@@ -29,6 +29,7 @@ mod mission_control {
 mod system {
     mod faults;
     mod generated_input;
+    mod openapi;
     mod page;
     mod policies;
     mod rooms;
