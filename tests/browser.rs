@@ -381,6 +381,8 @@ async fn the_token_is_in_no_url_and_no_storage_but_the_tabs() {
     let token = system.operator_token().await;
     let browser = Browser::start().await;
     browser.sign_in(&system, &token).await;
+    let address = async || browser.client.current_url().await.expect("an address").to_string();
+    assert_eq!(address().await, format!("{}/", system.url()), "it is gone at once");
     let places = "return JSON.stringify([location.href, document.referrer, document.cookie, {...localStorage}, window.name,
         performance.getEntries().map((entry) => entry.name).filter((name) => name !== location.href), history.state])";
     for route in ["#/tokens", "#/"] {
@@ -389,6 +391,11 @@ async fn the_token_is_in_no_url_and_no_storage_but_the_tabs() {
         // The navigation's own entry is the address that was typed.
         let found = found.as_str().expect("text").replace(&format!("{}/#token={token}", system.url()), "");
         assert!(!found.contains(&token[4..]), "{found}");
+    }
+    // Whoever goes back does not come to it either.
+    for _ in 0..2 {
+        browser.client.back().await.expect("the page before");
+        assert!(!address().await.contains(&token[4..]));
     }
     let kept = browser.run("return Object.values(sessionStorage)").await;
     assert_eq!(kept, json!([token]));
@@ -546,6 +553,69 @@ async fn a_refresh_that_finds_nothing_new_is_one_read() {
     browser.read_again().await;
     let tally = system.proxy.take();
     assert_eq!(tally.operations(), ["GetItem", "GetItem"], "the token, and the summary");
+    browser.end().await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_too_large_is_shown_by_who_is_absent_and_by_pages() {
+    let system = TestSystem::start().await;
+    let token = system.operator_token().await;
+    agent(&system, &token, "dead", 60, Some("healthy")).await;
+    system.advance(131 * SECOND);
+    for batch in 0..35 {
+        let made = (0..30).map(|number| {
+            let (system, token) = (&system, &token);
+            async move {
+                agent(system, token, &format!("builder-{}", batch * 30 + number), 3600, Some("healthy")).await
+            }
+        });
+        futures_util::future::join_all(made).await;
+    }
+    system.registered("newcomer").await;
+    system.sweep().await;
+    let browser = Browser::start().await;
+    browser.sign_in(&system, &token).await;
+    assert_eq!(browser.texts("h1").await, ["1 of 1,052 agents is offline"]);
+    assert_eq!(
+        browser.texts("tbody td.name").await[0],
+        "dead",
+        "who is absent first, though it is the oldest"
+    );
+    let rows = async || browser.texts("tbody tr").await.len();
+    assert_eq!(rows().await, 201);
+    browser
+        .client
+        .find(Locator::XPath("//button[text()='Load more']"))
+        .await
+        .expect("more")
+        .click()
+        .await
+        .expect("a click");
+    browser.until("document.querySelectorAll('tbody tr').length === 401").await;
+    browser.read_again().await;
+    assert_eq!(rows().await, 401, "what was asked for stays");
+    browser
+        .client
+        .find(Locator::Css("button.is-waiting"))
+        .await
+        .expect("a tile")
+        .click()
+        .await
+        .expect("a click");
+    browser.until("document.querySelector('tbody td.name')?.textContent === 'newcomer'").await;
+    assert_eq!(rows().await, 1);
+    browser
+        .client
+        .find(Locator::Css("button.is-waiting"))
+        .await
+        .expect("a tile")
+        .click()
+        .await
+        .expect("a click");
+    let search = browser.client.find(Locator::Id("name")).await.expect("the search");
+    search.send_keys("builder-77").await.expect("keys");
+    browser.until("document.querySelectorAll('tbody tr').length === 11").await;
+    browser.is_clean(&system).await;
     browser.end().await;
 }
 

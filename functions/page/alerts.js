@@ -85,7 +85,7 @@ function deliveries(channel) {
 		sync(rows, items, (one) => JSON.stringify(one), create);
 		say(none, items.length ? "" : "Nothing was sent yet.");
 	}
-	show(`Deliveries to ${channel.label ?? channel.target}`, "Close", "wide", null, table("Deliveries, newest first", ["Message", "State", "Attempts", "Next", ""], rows), none);
+	show(`Deliveries to ${channel.label ?? channel.target}`, "Close", "wide", table("Deliveries, newest first", ["Message", "State", "Attempts", "Next", ""], rows), none);
 	read().catch((error) => say(none, error.message));
 }
 

@@ -159,22 +159,17 @@ function field({ name, label, hint, type = "text", options, value, when: shown, 
 	return node;
 }
 
-function open(dialog, done) {
-	const before = document.activeElement;
-	dialog.addEventListener("close", () => {
-		dialog.remove();
-		if (before?.isConnected) before.focus();
-		done?.();
-	});
+function open(dialog) {
+	dialog.addEventListener("close", () => dialog.remove());
 	document.body.append(dialog);
 	dialog.showModal();
 }
 
 /** A dialog with this title that is only closed. */
-export function show(title, last, kind, done, ...content) {
+export function show(title, last, kind, ...content) {
 	const dialog = h("dialog", { class: kind, "aria-labelledby": "dialog-title" }, h("div", { class: "form" }, h("h2", { id: "dialog-title" }, title), ...content,
 		h("div", { class: "buttons" }, button(last, () => dialog.close(), "primary"))));
-	open(dialog, done);
+	open(dialog);
 }
 
 /**
@@ -215,7 +210,7 @@ export function ask({ title, text, fields: wanted = [], action, danger, run }) {
 /** Shows secrets, this once: pairs of a label and a text, each to be copied. */
 export function reveal(title, text, ...secrets) {
 	const copied = h("p", { role: "status", class: "muted" });
-	show(title, "I have kept it", "", null, h("p", {}, `${text} It is shown now and never again.`), secrets.map(([label, secret], at) => {
+	show(title, "I have kept it", "", h("p", {}, `${text} It is shown now and never again.`), secrets.map(([label, secret], at) => {
 		const input = h("input", { id: `secret-${at}`, class: "secret", readonly: true, value: secret });
 		const copy = async () => {
 			input.select();

@@ -238,6 +238,7 @@ export function fleetView({ refresh }) {
 		mark(list, "data-boards", known.length > 0);
 		mark(list, "data-directives", all.some(({ detail }) => detail.directive));
 		list.hidden = !found.length;
+		tiles.hidden = bar.hidden = !sums.all;
 		tools.hidden = !all.length && !filter.name;
 		more.hidden = fleet.whole || !fleet.lists.some(({ ended, question }) => !ended && !question.name);
 		say(note, fleet.whole || !fleet.read ? "" : `${found.length.toLocaleString()} shown of a fleet that is too large to be shown whole: who is absent first; a name is found by its beginning.`);
