@@ -15,7 +15,7 @@ use shared::wire::sender::{Lookup, Patience, Sender};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::loopback::{LoopbackServer, whole};
+use crate::support::loopback::{LoopbackServer, patiently, whole};
 use crate::support::tls::TlsProxy;
 use crate::support::{PATIENT, START};
 
@@ -224,6 +224,7 @@ async fn a_name_is_looked_up_once_for_an_attempt_and_what_was_vetted_is_connecte
         let _some = stream.read(&mut request).await.expect("a request");
         stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("an answer");
     };
+    let arrives = patiently("a connection to the other address", arrives);
     let (outcome, ()) = tokio::join!(send(&sender, &url), arrives);
     assert_eq!(outcome, answered(204), "each attempt looks anew, and keeps no connection");
     assert_eq!((asked.load(Ordering::Relaxed), first_hits.load(Ordering::Relaxed)), (2, 1));
