@@ -12,7 +12,7 @@ use standardwebhooks::Webhook;
 use uuid::Uuid;
 
 use super::delivery::queue;
-use super::{READS, SECRET};
+use super::{READS, SECRET, telling};
 use crate::mission_control::client::{BOARD, Client, NO_AGENT, OTHER_BOARD, invalid, keys, refused, text};
 use crate::support::receiver::{Received, Receiver};
 use crate::support::{Reply, START, TestSystem};
@@ -689,4 +689,45 @@ async fn what_channels_cost_is_what_the_document_says() {
     cost("deliveries", (3, 0.0, 3.0));
     operator.delete(&path(&id, "")).await.json();
     cost("DELETE", (6, 10.0, 3.5));
+}
+
+/// The whole way: an agent dies, and people and a receiver hear of it, and of its return.
+#[tokio::test]
+async fn an_agents_death_and_return_arrive_at_every_kind_of_channel() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = telling::heard(&system, "<!here> `builder`").await;
+    let kinds = ["webhook", "slack", "discord"];
+    let mut receivers = Vec::new();
+    for kind in kinds {
+        let receiver = Receiver::start().await;
+        create(&operator, &json!({ "kind": kind, "url": receiver.url() })).await;
+        receivers.push(receiver);
+    }
+    system.pump().await;
+    receivers.iter().for_each(|receiver| drop(receiver.take()));
+    let arrived = async || {
+        system.pump().await;
+        let one = |receiver: &Receiver| {
+            let [one] = &receiver.take()[..] else { panic!("one request") };
+            one.json()
+        };
+        [one(&receivers[0]), one(&receivers[1])["text"].clone(), one(&receivers[2])["content"].clone()]
+    };
+    telling::minutes(&system, 10).await;
+    let [json, slack, discord] = arrived().await;
+    assert_eq!((&json["type"], &json["data"]["seq"]), (&json!("agent.offline"), &json!(1)));
+    assert_eq!(json["data"]["agent"]["name"], "<!here> `builder`", "a webhook gets the name as it is");
+    let url = format!("<{}/#/agents/{}>", system.url(), agent.id);
+    let rest = format!(" is silent since {START}, 4 heartbeats missed. Live: 0 of 1.\n{url}");
+    assert_eq!(slack, format!("`&lt;!here&gt; 'builder'`{rest}"));
+    assert_eq!(discord, format!("`<!here> 'builder'`{rest}"));
+
+    system.beat(&agent, "healthy").await.data();
+    telling::minutes(&system, 2).await;
+    let [json, slack, _] = arrived().await;
+    assert_eq!((&json["type"], &json["data"]["seq"]), (&json!("agent.recovered"), &json!(2)));
+    let text = slack.as_str().expect("words");
+    let head = "`&lt;!here&gt; 'builder'` is no longer silent. That took 10 minutes. Live: 1 of 1.";
+    assert!(text.starts_with(head), "{text}");
 }
