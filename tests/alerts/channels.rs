@@ -705,7 +705,9 @@ async fn an_agents_death_and_return_arrive_at_every_kind_of_channel() {
         receivers.push(receiver);
     }
     system.pump().await;
-    receivers.iter().for_each(|receiver| drop(receiver.take()));
+    for receiver in &receivers {
+        receiver.take();
+    }
     let arrived = async || {
         system.pump().await;
         let one = |receiver: &Receiver| {
