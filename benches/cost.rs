@@ -26,8 +26,8 @@ const HANDLING: f64 = 0.002;
 const DYNAMODB_REQUEST: f64 = 0.003;
 
 const MINUTES_PER_MONTH: f64 = 30.0 * 24.0 * 60.0;
-/// Read units of a sweep per agent: rows of 475 bytes as in the sweep's table, eventually consistent.
-const SWEEP_READ_UNITS: f64 = 475.0 / 8192.0;
+/// Read units of a sweep per agent: rows of 399 bytes as in the sweep's table, eventually consistent.
+const SWEEP_READ_UNITS: f64 = 399.0 / 8192.0;
 
 /// What one call takes of DynamoDB.
 #[derive(Clone, Copy)]

@@ -10,6 +10,7 @@ use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::domain::event::Actor;
 use shared::domain::rate_limit::{Policy, Quota};
 use shared::domain::registration::{Creation, NewEnrolled};
+use shared::domain::row_ids::NamespaceId;
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
@@ -28,9 +29,6 @@ pub const FUNCTION: Endpoint = Endpoint {
     reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, PendingRetention, SystemEventRetention],
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
-
-/// The namespace of agents that operators create by heartbeat.
-const OPERATORS_NAMESPACE: &str = "operator";
 
 /// The body: `{"name"?, "board_id"?, "status"?}`. An agent's own key does not need the name.
 struct FirstHeartbeat {
@@ -89,7 +87,7 @@ async fn heartbeat_by_name(
     let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
     let board_id = heartbeat.board_id.or(sponsor.row.board_id);
     sponsor.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
-    let key_id = NewEnrolled::key_id(&sponsor.namespace, board_id, &name);
+    let key_id = NewEnrolled::key_id(sponsor.namespace, board_id, &name);
     let agent_id = AgentId::of_key_id(key_id);
     if token.kind() == TokenKind::Operator && sponsor.row.board_id.is_some() {
         // The name is of this board; the agent may have been moved to another since.
@@ -97,7 +95,7 @@ async fn heartbeat_by_name(
             reach(sponsor.row.operator(), agent.board_id)?;
         }
     }
-    let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace.clone(), actor: sponsor.actor };
+    let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace, actor: sponsor.actor };
     let call = Call::Heartbeat(heartbeat.report);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
         return Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota));
@@ -133,7 +131,7 @@ async fn created(
 /// Whoever lets a new agent in: a token, with its namespace and the name under which events are recorded.
 struct Sponsor {
     row: TokenRow,
-    namespace: String,
+    namespace: NamespaceId,
     actor: Actor,
 }
 
@@ -143,21 +141,21 @@ impl Sponsor {
             TokenKind::Enrollment => Ok(Self::enrollment(app.cached_token(token, now).await?)),
             TokenKind::Operator => {
                 let row = app.operator_row(token, now).await?;
-                let (namespace, actor) = (OPERATORS_NAMESPACE.to_owned(), Actor::Operator(row.token_id));
+                let (namespace, actor) = (NamespaceId::OPERATORS, Actor::Operator(row.token_id));
                 Ok(Self { row, namespace, actor })
             }
         }
     }
 
     fn enrollment(row: TokenRow) -> Self {
-        let (namespace, actor) = (row.enrollment_namespace.clone(), Actor::Enrollment(row.token_id));
+        let (namespace, actor) = (row.namespace_id, Actor::Enrollment(row.token_id));
         Self { row, namespace, actor }
     }
 
     /// The agent that the sponsor lets in.
     fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, report: HealthReport) -> NewEnrolled<'_> {
         NewEnrolled {
-            namespace: &self.namespace,
+            namespace: self.namespace,
             name,
             board_id,
             approved: self.row.pre_approved,

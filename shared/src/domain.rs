@@ -20,6 +20,7 @@ pub mod public_address;
 pub mod rate_limit;
 pub mod registration;
 pub mod rendering;
+pub mod row_ids;
 pub mod silence;
 #[cfg(test)]
 mod simulation;

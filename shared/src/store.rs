@@ -45,7 +45,6 @@ pub use self::sweep::{Sighting, Sweep, SweepReport, SweepSettings};
 pub use self::telling::{Control, Gone, Mark, Telling};
 
 use crate::config::{Config, Given, Tables};
-use crate::domain::credential::KeyDigest;
 use crate::domain::event::{Actor, Event, EventIds, expiry};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
@@ -290,6 +289,6 @@ fn moment(value: Timestamp) -> AttributeValue {
     number(value.as_millis())
 }
 
-fn binary(digest: &KeyDigest) -> AttributeValue {
-    AttributeValue::B(Blob::new(digest.as_bytes()))
+fn binary(bytes: &[u8]) -> AttributeValue {
+    AttributeValue::B(Blob::new(bytes))
 }

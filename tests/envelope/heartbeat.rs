@@ -304,7 +304,7 @@ async fn an_agents_own_limit_overrides_the_default() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
     for (own, accepted) in [(1, 1), (5, 5)] {
         let agent = system.verified("a").await;
-        system.set(&agent, "rate_limit_per_minute", n(own)).await;
+        system.set(&agent, "rate_limit", n(own)).await;
         for remaining in (0..accepted).rev() {
             assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", own, remaining, 30));
         }
@@ -516,8 +516,8 @@ async fn a_previous_key_is_valid_until_it_ends() {
     let old_digest = system.row(&agent).await["key_digest"].clone();
     let new_digest = system.row(&donor).await["key_digest"].clone();
     system.set(&agent, "key_digest", new_digest).await;
-    system.set(&agent, "previous_key_digest", old_digest).await;
-    system.set(&agent, "previous_key_expires_at", n(START.as_millis() + 1_000)).await;
+    system.set(&agent, "prior_digest", old_digest).await;
+    system.set(&agent, "prior_key_ends", n(START.as_millis() + 1_000)).await;
     system.advance(Duration::from_millis(999));
     system.beat(&agent, "healthy").await.data();
     system.beat(&agent, "offline").await.data();

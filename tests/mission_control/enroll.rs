@@ -295,8 +295,8 @@ async fn a_row_of_another_namespace_is_403() {
     let (_, agent) = with_key(&client.beat_as("mine").await);
     let rows = system.dynamodb.update_item().table_name(system.table("AgentsTable"));
     rows.key("agent_id", AttributeValue::S(agent.id.clone()))
-        .update_expression("SET enrollment_namespace = :other")
-        .expression_attribute_values(":other", AttributeValue::S("someone else".to_owned()))
+        .update_expression("SET namespace_id = :other")
+        .expression_attribute_values(":other", AttributeValue::B(vec![7_u8; 16].into()))
         .send()
         .await
         .expect("the row");
@@ -311,7 +311,7 @@ async fn operators_create_by_heartbeat_in_one_namespace_of_theirs() {
     let (shown, agent) = with_key(&one.beat_as("by hand").await);
     assert_eq!(shown["status"], "online");
     assert_eq!(agent_read(&two.beat_as("by hand").await)["id"], agent.id);
-    assert_eq!(system.row(&agent).await["enrollment_namespace"], AttributeValue::S("operator".to_owned()));
+    assert_eq!(system.row(&agent).await["namespace_id"], AttributeValue::B(vec![0_u8; 16].into()));
     let actor = system.event_rows(&agent.id).await[0]["actor"].clone();
     assert!(actor.as_s().expect("a string").starts_with("operator:"));
 }

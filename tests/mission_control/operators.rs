@@ -239,9 +239,9 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
     }
     assert_eq!(operator.show(&agent).await["created_at"], created["created_at"]);
     agent_read(&operator.patch(&path, &json!({ "rate_limit_per_minute": 7 })).await);
-    assert_eq!(system.row(&agent).await["rate_limit_per_minute"], AttributeValue::N("7".to_owned()));
+    assert_eq!(system.row(&agent).await["rate_limit"], AttributeValue::N("7".to_owned()));
     agent_read(&operator.patch(&path, &json!({ "rate_limit_per_minute": null })).await);
-    assert!(!system.row(&agent).await.contains_key("rate_limit_per_minute"));
+    assert!(!system.row(&agent).await.contains_key("rate_limit"));
     assert_eq!(refused(&operator.patch(&agent_path(NO_AGENT, ""), &json!({ "name": "x" })).await), 404);
 }
 
@@ -352,7 +352,7 @@ async fn two_patches_at_once_both_happen_and_are_recorded() {
     assert_eq!(second["before"]["name"], first["after"]["name"], "the second one knew of the first");
     let row = system.row(&agent).await;
     assert_eq!(row["agent_name"].as_s().ok(), second["after"]["name"].as_str().map(str::to_owned).as_ref());
-    assert_eq!(row["rate_limit_per_minute"], AttributeValue::N("7".to_owned()));
+    assert_eq!(row["rate_limit"], AttributeValue::N("7".to_owned()));
 }
 
 #[tokio::test]

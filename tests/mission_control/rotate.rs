@@ -123,7 +123,7 @@ async fn without_an_overlap_the_old_key_ends_at_once() {
     let new = rotate(&operator, &old, 0).await;
     assert_eq!((beat(&system, &old).await, beat(&system, &new).await), (401, 200));
     let row = system.row(&old).await;
-    assert!(!row.contains_key("previous_key_digest") && !row.contains_key("previous_key_expires_at"));
+    assert!(!row.contains_key("prior_digest") && !row.contains_key("prior_key_ends"));
 }
 
 #[tokio::test]

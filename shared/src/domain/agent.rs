@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::domain::concern::Told;
 use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
+use crate::domain::row_ids::{self, NamespaceId};
 use crate::time::Timestamp;
 
 /// How far a lease may be past before the sweep announces it: a beat on the wire is not a death.
@@ -136,7 +137,7 @@ pub struct Agent {
     /// Display name.
     pub agent_name: AgentName,
     /// The group it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "row_ids::board", skip_serializing_if = "Option::is_none")]
     pub board_id: Option<Uuid>,
     /// Who may act.
     pub agent_state: AgentState,
@@ -149,17 +150,17 @@ pub struct Agent {
     pub key_digest: KeyDigest,
     /// The key before the last rotation, while both are valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_key_digest: Option<KeyDigest>,
+    pub prior_digest: Option<KeyDigest>,
     /// When the previous key ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_key_expires_at: Option<Timestamp>,
+    pub prior_key_ends: Option<Timestamp>,
     /// Milliseconds between beats.
     pub interval_ms: u64,
     /// Milliseconds that a lease lasts.
     pub tolerance_ms: u64,
     /// Overrides the default limit, for beats and for other calls alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limit_per_minute: Option<u32>,
+    pub rate_limit: Option<u32>,
     /// What the agent says of itself; absent until it has said something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -180,7 +181,7 @@ pub struct Agent {
     pub requests_total: u64,
     /// Whose names these are, for agents that an enrollment token or an operator created by heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enrollment_namespace: Option<String>,
+    pub namespace_id: Option<NamespaceId>,
     /// When the row was made.
     pub created_at: Timestamp,
     /// The last activation.
@@ -212,18 +213,18 @@ impl Agent {
             revoked_from: None,
             key_id: key.key_id(),
             key_digest: key.digest(),
-            previous_key_digest: None,
-            previous_key_expires_at: None,
+            prior_digest: None,
+            prior_key_ends: None,
             interval_ms: millis(heartbeat.interval()),
             tolerance_ms: millis(heartbeat.tolerance()),
-            rate_limit_per_minute: None,
+            rate_limit: None,
             health: None,
             last_seen_at: None,
             lease_expires_at: None,
             offline_since: None,
             told: Told::NOTHING,
             requests_total: 0,
-            enrollment_namespace: None,
+            namespace_id: None,
             created_at: now,
             verified_at: None,
             updated_at: now,
@@ -235,8 +236,8 @@ impl Agent {
     #[must_use]
     pub fn accepts(&self, digest: &KeyDigest, now: Timestamp) -> bool {
         self.key_digest == *digest
-            || (self.previous_key_digest.as_ref() == Some(digest)
-                && self.previous_key_expires_at.is_some_and(|end| end > now))
+            || (self.prior_digest.as_ref() == Some(digest)
+                && self.prior_key_ends.is_some_and(|end| end > now))
     }
 
     /// Whether the row's time to live is over. DynamoDB may take days to remove it, and until then a read

@@ -41,5 +41,5 @@ pub fn row(key: &ApiKey, now: Timestamp) -> Agent {
     let name = AgentName::parse("canary").expect("a name");
     let heartbeat = HeartbeatConfig::of_row(Duration::from_mins(1), TOLERANCE);
     let agent = Agent::pending(key, name, None, heartbeat, now, Duration::ZERO);
-    Agent { rate_limit_per_minute: Some(RATE_LIMIT), ..agent.activated(now) }
+    Agent { rate_limit: Some(RATE_LIMIT), ..agent.activated(now) }
 }

@@ -5,6 +5,7 @@ use super::credential::ApiKey;
 use super::event::Actor;
 use super::heartbeat::Health;
 use super::rate_limit::{Policy, Quota};
+use super::row_ids::NamespaceId;
 use crate::time::Timestamp;
 
 /// What a heartbeat says of the agent's health.
@@ -63,7 +64,7 @@ pub enum Caller {
         /// The agent that the heartbeat's name addresses.
         agent_id: AgentId,
         /// The credential's namespace. The row must have the same.
-        namespace: String,
+        namespace: NamespaceId,
         /// Whoever holds the credential.
         actor: Actor,
     },
@@ -100,7 +101,7 @@ impl Caller {
     pub fn refusal(&self, agent: &Agent, now: Timestamp) -> Option<CheckIn> {
         match self {
             Self::Key(key) if !agent.accepts(&key.digest(), now) => Some(CheckIn::Unknown),
-            Self::Namespace { namespace, .. } if agent.enrollment_namespace.as_ref() != Some(namespace) => {
+            Self::Namespace { namespace, .. } if agent.namespace_id != Some(*namespace) => {
                 Some(CheckIn::Foreign)
             }
             _ => None,

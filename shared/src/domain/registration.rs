@@ -7,6 +7,7 @@ use super::check_in::HealthReport;
 use super::credential::{ApiKey, KeyId};
 use super::event::Actor;
 use super::heartbeat::HeartbeatConfig;
+use super::row_ids::NamespaceId;
 use super::token::TokenRow;
 use crate::time::Timestamp;
 
@@ -25,7 +26,7 @@ pub struct NewAgent {
 #[derive(Clone, Debug)]
 pub struct NewEnrolled<'a> {
     /// The namespace that the name is in.
-    pub namespace: &'a str,
+    pub namespace: NamespaceId,
     /// Display name.
     pub name: AgentName,
     /// The group it belongs to.
@@ -43,9 +44,9 @@ pub struct NewEnrolled<'a> {
 impl NewEnrolled<'_> {
     /// The key id of the name: the same (namespace, board, name) is always the same agent.
     #[must_use]
-    pub fn key_id(namespace: &str, board_id: Option<Uuid>, name: &AgentName) -> KeyId {
+    pub fn key_id(namespace: NamespaceId, board_id: Option<Uuid>, name: &AgentName) -> KeyId {
         let board = board_id.map(|board_id| board_id.to_string()).unwrap_or_default();
-        KeyId::of_name(namespace, &board, name.as_str())
+        KeyId::of_name(&namespace.to_string(), &board, name.as_str())
     }
 }
 

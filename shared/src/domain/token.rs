@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::domain::agent::AgentId;
 use crate::domain::credential::{KeyDigest, Token, TokenKind};
 use crate::domain::event::Actor;
+use crate::domain::row_ids::NamespaceId;
 use crate::time::Timestamp;
 
 /// Said where a token is good for one board, and something of another is meant.
@@ -72,7 +73,7 @@ pub struct TokenRow {
     /// Whether the agents it creates are active at once.
     pub pre_approved: bool,
     /// Whose names its agents have: its own id, or that of the token it succeeds.
-    pub enrollment_namespace: String,
+    pub namespace_id: NamespaceId,
     /// When it was minted.
     pub created_at: Timestamp,
     /// When it ends. An enrollment token then lets nobody in, but still beats for the agents it made.
@@ -187,7 +188,7 @@ impl TokenRequest {
 
     /// The row of `token`, minted now as this request asks. `namespace` is that of the token it succeeds.
     #[must_use]
-    pub fn row(&self, token: &Token, namespace: Option<String>, now: Timestamp) -> TokenRow {
+    pub fn row(&self, token: &Token, namespace: Option<NamespaceId>, now: Timestamp) -> TokenRow {
         let valid_until = now.plus(self.lifetime);
         TokenRow {
             token_id: token.token_id(),
@@ -198,7 +199,7 @@ impl TokenRequest {
             board_id: self.board_id,
             reusable: self.reusable,
             pre_approved: self.pre_approved,
-            enrollment_namespace: namespace.unwrap_or_else(|| token.token_id().to_string()),
+            namespace_id: namespace.unwrap_or_else(|| NamespaceId::of_token(token.token_id())),
             created_at: now,
             valid_until,
             last_used_at: None,

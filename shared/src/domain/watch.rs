@@ -9,6 +9,7 @@ use super::agent::{AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE
 use super::concern::{Concern, Told};
 use super::hearing::{BlindWindow, extension};
 use super::heartbeat::Health;
+use super::row_ids;
 use crate::time::Timestamp;
 
 /// The shortest silence that is told: within two sweeps nobody can tell a dead agent from deafness.
@@ -41,6 +42,7 @@ pub struct Watched {
     /// Display name.
     pub agent_name: AgentName,
     /// The group it belongs to.
+    #[serde(default, with = "row_ids::board")]
     pub board_id: Option<Uuid>,
     /// Who may act.
     pub agent_state: AgentState,

@@ -52,7 +52,7 @@ impl App {
     /// 429 over the limit, 503 without a database.
     pub async fn count_rotation(&self, agent: &Agent, now: Timestamp) -> Result<Quota, ApiError> {
         let (agent_id, limit) = (agent.agent_id.to_string(), *self.config.rate_limit.get());
-        let limit = agent.rate_limit_per_minute.unwrap_or(limit);
+        let limit = agent.rate_limit.unwrap_or(limit);
         self.refuse_if_over_limit(&agent_id, Policy::Rotations, now)?;
         self.count(&agent_id, Policy::Rotations, limit, now).await
     }

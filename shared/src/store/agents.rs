@@ -89,7 +89,7 @@ impl Store {
         let key = ApiKey::with_key_id(NewEnrolled::key_id(new.namespace, new.board_id, &new.name));
         let (name, retention) = (new.name.clone(), *self.pending_retention.get());
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
-        let pending = Agent { enrollment_namespace: Some(new.namespace.to_owned()), ..pending };
+        let pending = Agent { namespace_id: Some(new.namespace), ..pending };
         let call = Call::Heartbeat(new.report);
         let agent =
             if new.approved { first_heartbeat(pending.activated(now), new.report, now) } else { pending };
@@ -187,7 +187,7 @@ impl Store {
         });
         let mut condition = format!("{KEY_IS_VALID} AND {IS_WAITING}");
         if actor == Actor::Agent {
-            condition.push_str(" AND attribute_not_exists(enrollment_namespace)");
+            condition.push_str(" AND attribute_not_exists(namespace_id)");
         }
         let mut races = Races::default();
         while races.again().await {
@@ -199,7 +199,7 @@ impl Store {
                     "SET agent_state = :active, verified_at = :now, updated_at = :now \
                      REMOVE expires_at",
                 )
-                .expression_attribute_values(":digest", binary(&key.digest()))
+                .expression_attribute_values(":digest", binary(key.digest().as_bytes()))
                 .expression_attribute_values(":pending", string(AgentState::Pending.as_str()))
                 .expression_attribute_values(":active", string(AgentState::Active.as_str()))
                 .expression_attribute_values(":now", moment(now))
@@ -251,6 +251,7 @@ mod tests {
     use crate::domain::agent::AgentName;
     use crate::domain::heartbeat::Health;
     use crate::domain::rate_limit::SLOTS;
+    use crate::domain::row_ids::NamespaceId;
 
     /// The size of an item by DynamoDB's rules: names count, and of values text in bytes, and numbers two
     /// digits to the byte and one byte more.
@@ -298,15 +299,15 @@ mod tests {
             let agent = Agent {
                 revoked_from: Some(AgentState::Pending),
                 agent_state: AgentState::Revoked,
-                previous_key_digest: Some(ApiKey::generate().digest()),
-                previous_key_expires_at: Some(previous),
-                rate_limit_per_minute: Some(limit),
+                prior_digest: Some(ApiKey::generate().digest()),
+                prior_key_ends: Some(previous),
+                rate_limit: Some(limit),
                 health: Some(Health::Degraded),
                 last_seen_at: Some(seen),
                 lease_expires_at: Some(lease),
                 offline_since: Some(offline),
                 requests_total,
-                enrollment_namespace: Some(Uuid::max().to_string()),
+                namespace_id: Some(NamespaceId::of_token(Uuid::max())),
                 verified_at: Some(verified),
                 updated_at: updated,
                 expires_at: Some(expires.as_seconds()),

@@ -123,7 +123,9 @@ impl Patch {
         }
         if let Some(board_id) = self.board_id.filter(|board_id| *board_id != agent.board_id) {
             match board_id {
-                Some(board_id) => change.set("board_id = :board_id", ":board_id", string(board_id)),
+                Some(board_id) => {
+                    change.set("board_id = :board_id", ":board_id", binary(board_id.as_bytes()));
+                }
                 None => change.remove.push("board_id"),
             }
             change.after.board_id = board_id;
@@ -147,13 +149,13 @@ impl Patch {
             before.insert("heartbeat_config".to_owned(), config_json(agent.heartbeat()));
             after.insert("heartbeat_config".to_owned(), config_json(heartbeat));
         }
-        if let Some(limit) = self.rate_limit.filter(|limit| *limit != agent.rate_limit_per_minute) {
+        if let Some(limit) = self.rate_limit.filter(|limit| *limit != agent.rate_limit) {
             match limit {
-                Some(limit) => change.set("rate_limit_per_minute = :limit", ":limit", number(limit)),
-                None => change.remove.push("rate_limit_per_minute"),
+                Some(limit) => change.set("rate_limit = :limit", ":limit", number(limit)),
+                None => change.remove.push("rate_limit"),
             }
-            change.after.rate_limit_per_minute = limit;
-            before.insert("rate_limit_per_minute".to_owned(), json!(agent.rate_limit_per_minute));
+            change.after.rate_limit = limit;
+            before.insert("rate_limit_per_minute".to_owned(), json!(agent.rate_limit));
             after.insert("rate_limit_per_minute".to_owned(), json!(limit));
         }
         change.payload = json!({ "before": before, "after": after });
@@ -359,19 +361,19 @@ fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp)
     let mut change = Change::of(agent, kind::AGENT_KEY_ROTATED, now);
     change.conditions = vec!["key_digest = :seen", "agent_state = :seen_state"];
     change.values.retain(|(name, _)| *name != ":seen");
-    change.values.push((":seen", binary(&agent.key_digest)));
-    change.set("key_digest = :digest", ":digest", binary(&digest));
+    change.values.push((":seen", binary(agent.key_digest.as_bytes())));
+    change.set("key_digest = :digest", ":digest", binary(digest.as_bytes()));
     change.after.key_digest = digest;
     let ends = (!overlap.is_zero()).then(|| now.plus(overlap));
     match ends {
         Some(ends) => {
-            change.set.push("previous_key_digest = :seen");
-            change.set("previous_key_expires_at = :ends", ":ends", moment(ends));
+            change.set.push("prior_digest = :seen");
+            change.set("prior_key_ends = :ends", ":ends", moment(ends));
         }
-        None => change.remove.extend(["previous_key_digest", "previous_key_expires_at"]),
+        None => change.remove.extend(["prior_digest", "prior_key_ends"]),
     }
-    change.after.previous_key_digest = ends.map(|_| agent.key_digest);
-    change.after.previous_key_expires_at = ends;
+    change.after.prior_digest = ends.map(|_| agent.key_digest);
+    change.after.prior_key_ends = ends;
     change.payload = json!({ "previous_key_ends": ends.unwrap_or(now).to_string() });
     change
 }

@@ -34,7 +34,7 @@ pub(super) fn counter(call: Call, slot: i64) -> String {
 const fn right_of(caller: &Caller) -> &'static str {
     match caller {
         Caller::Key(_) => KEY_IS_VALID,
-        Caller::Namespace { .. } => "enrollment_namespace = :namespace",
+        Caller::Namespace { .. } => "namespace_id = :namespace",
         Caller::Operator { .. } => "attribute_exists(agent_id)",
     }
 }
@@ -42,22 +42,22 @@ const fn right_of(caller: &Caller) -> &'static str {
 /// The value in that clause.
 fn proof_of(caller: &Caller) -> Option<(String, AttributeValue)> {
     match caller {
-        Caller::Key(key) => Some((":digest".to_owned(), binary(&key.digest()))),
-        Caller::Namespace { namespace, .. } => Some((":namespace".to_owned(), string(namespace))),
+        Caller::Key(key) => Some((":digest".to_owned(), binary(key.digest().as_bytes()))),
+        Caller::Namespace { namespace, .. } => Some((":namespace".to_owned(), binary(namespace.as_bytes()))),
         Caller::Operator { .. } => None,
     }
 }
 
 pub(super) const KEY_IS_VALID: &str = "\
 (key_digest = :digest \
- OR (previous_key_digest = :digest AND previous_key_expires_at > :now))";
+ OR (prior_digest = :digest AND prior_key_ends > :now))";
 
 const IS_ACTIVE: &str = "agent_state = :active";
 
 const IS_UNDER_LIMIT: &str = "\
 (attribute_not_exists(#counter) \
- OR #counter < rate_limit_per_minute \
- OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit) \
+ OR #counter < rate_limit \
+ OR (attribute_not_exists(rate_limit) AND #counter < :default_limit) \
  OR last_seen_at < :window_start)";
 
 /// `<=` would refuse an agent's first call: a row without `last_seen_at` compares with nothing.
@@ -224,7 +224,7 @@ impl Attempt<'_> {
     }
 
     fn quota(&self, agent: &Agent, used: u32) -> Quota {
-        let limit = agent.rate_limit_per_minute.unwrap_or(*self.store.default_limit.get());
+        let limit = agent.rate_limit.unwrap_or(*self.store.default_limit.get());
         Quota::after(self.call.policy(), limit, used, self.now)
     }
 
@@ -366,12 +366,12 @@ mod tests {
         assert_eq!(
             parts.condition,
             "(key_digest = :digest \
-              OR (previous_key_digest = :digest AND previous_key_expires_at > :now)) \
+              OR (prior_digest = :digest AND prior_key_ends > :now)) \
              AND agent_state = :active \
              AND attribute_not_exists(offline_since) \
              AND (attribute_not_exists(#counter) \
-              OR #counter < rate_limit_per_minute \
-              OR (attribute_not_exists(rate_limit_per_minute) AND #counter < :default_limit) \
+              OR #counter < rate_limit \
+              OR (attribute_not_exists(rate_limit) AND #counter < :default_limit) \
               OR last_seen_at < :window_start) \
              AND NOT last_seen_at > :latest"
         );

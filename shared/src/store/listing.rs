@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures_util::stream::{self, StreamExt};
 use serde::Deserialize;
 
-use super::{Item, Store, broken, failure, from_item, moment, number, string};
+use super::{Item, Store, binary, broken, failure, from_item, moment, number, string};
 use crate::domain::agent::{Agent, AgentFilter, AgentId};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
@@ -30,9 +30,6 @@ const NAMES: &str = "by_name";
 const ABSENCES: &str = "by_absence";
 
 const IS_NOT_EXPIRED: &str = "(attribute_not_exists(expires_at) OR expires_at > :now_seconds)";
-
-/// Sorts after every `listing_key`, which begin with a digit.
-const NEWEST: &str = "~";
 
 /// How many agents one page by cursor looks at, at most, whatever it filters.
 const EXAMINED_PER_PAGE: usize = 1_000;
@@ -53,10 +50,37 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// An agent's place in the list.
+/// An agent's place in the list. Its key is short, so that of two agents that one millisecond created both may have it:
+/// the agent's id, which every key of the index ends with, tells them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Position {
     listing_key: String,
     agent_id: String,
+}
+
+impl Position {
+    fn key(&self) -> Item {
+        Item::from([
+            ("agent_id".to_owned(), string(&self.agent_id)),
+            ("listing".to_owned(), string(LISTING)),
+            ("listing_key".to_owned(), string(&self.listing_key)),
+        ])
+    }
+
+    /// The moment of creation and the whole id; see [`is_cursor`].
+    fn cursor(&self) -> String {
+        let millis = self.listing_key.split('.').next().unwrap_or_default();
+        format!("{millis}.{}", self.agent_id)
+    }
+
+    fn of_cursor(cursor: &str) -> Option<Self> {
+        let (millis, agent_id) = cursor.split_once('.')?;
+        let agent_id = AgentId::parse(agent_id)?;
+        Some(Self {
+            listing_key: listing_key(Timestamp::from_millis(millis.parse().ok()?), agent_id),
+            agent_id: agent_id.to_string(),
+        })
+    }
 }
 
 /// An entry of the index of absences.
@@ -87,9 +111,14 @@ impl Absence {
     }
 }
 
+/// `{13 digits}.{8 hex}`: milliseconds of the creation, and the beginning of the agent's id.
+fn listing_key(created_at: Timestamp, agent_id: AgentId) -> String {
+    format!("{:013}.{:.8}", created_at.as_millis(), agent_id.to_string())
+}
+
 /// The attributes by which the index lists an agent.
 pub(crate) fn listing_attributes(agent: &Agent) -> Item {
-    let listing_key = format!("{:013}.{}", agent.created_at.as_millis(), agent.agent_id);
+    let listing_key = listing_key(agent.created_at, agent.agent_id);
     Item::from([("listing".to_owned(), string(LISTING)), ("listing_key".to_owned(), string(listing_key))])
 }
 
@@ -107,28 +136,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<Page, StoreError> {
         let (mut agents, mut examined) = (Vec::new(), 0);
-        let mut cursor = cursor.unwrap_or(NEWEST).to_owned();
+        let mut after = cursor.and_then(Position::of_cursor);
         while examined < EXAMINED_PER_PAGE {
             // As many again as before: a small page with a rare status takes few requests, too.
             let at_once = limit.max(examined).min(EXAMINED_PER_PAGE - examined);
             let (places, more) =
-                self.places_after(filter, &cursor, i32::try_from(at_once).unwrap_or(WALK), now).await?;
+                self.places_after(filter, after, i32::try_from(at_once).unwrap_or(WALK), now).await?;
             examined += at_once;
             let mut rows = self.rows_of(&places).await?;
-            for place in &places {
-                cursor.clone_from(&place.listing_key);
+            for (at, place) in places.iter().enumerate() {
                 agents.extend(rows.remove(&place.agent_id).filter(|agent| filter.admits(agent, now)));
                 if agents.len() == limit {
-                    let last = places.last().is_none_or(|last| last.listing_key == cursor);
-                    return Ok(Page { agents, next: (more.is_some() || !last).then_some(cursor) });
+                    let last = at + 1 == places.len();
+                    return Ok(Page { agents, next: (more.is_some() || !last).then(|| place.cursor()) });
                 }
             }
-            match more {
-                None => return Ok(Page { agents, next: None }),
-                Some(key) => cursor = key,
+            if more.is_none() {
+                return Ok(Page { agents, next: None });
             }
+            after = more;
         }
-        Ok(Page { agents, next: Some(cursor) })
+        Ok(Page { agents, next: after.map(|place| place.cursor()) })
     }
 
     /// At most `limit` agents that are announced absent, longest first, from `cursor` on. Costs what the absent ones cost,
@@ -201,17 +229,10 @@ impl Store {
         limit: usize,
         now: Timestamp,
     ) -> Result<(Vec<Agent>, usize), StoreError> {
-        let mut places = Vec::new();
-        let mut cursor = Some(NEWEST.to_owned());
-        if let Some(beginning) = &filter.name {
-            places = self.places_by_name(filter, beginning, now).await?;
-            cursor = None;
-        }
-        while let Some(after) = cursor {
-            let (found, more) = self.places_after(filter, &after, WALK, now).await?;
-            places.extend(found);
-            cursor = more;
-        }
+        let mut places = match &filter.name {
+            Some(beginning) => self.places_by_name(filter, beginning, now).await?,
+            None => self.all_places(filter, now).await?,
+        };
         if filter.needs_rows() {
             let rows = self.rows_of(&places).await?;
             places.retain(|place| rows.get(&place.agent_id).is_some_and(|agent| filter.admits(agent, now)));
@@ -222,27 +243,36 @@ impl Store {
         Ok((wanted.iter().filter_map(|place| rows.remove(&place.agent_id)).collect(), total))
     }
 
-    /// The places that follow `cursor`, of at most `limit` looked at; and where to go on.
+    /// All places, newest first.
+    async fn all_places(&self, filter: &AgentFilter, now: Timestamp) -> Result<Vec<Position>, StoreError> {
+        let (mut places, mut more) = self.places_after(filter, None, WALK, now).await?;
+        while more.is_some() {
+            let (found, next) = self.places_after(filter, more, WALK, now).await?;
+            places.extend(found);
+            more = next;
+        }
+        Ok(places)
+    }
+
+    /// The places that follow one, of at most `limit` looked at; and where to go on.
     async fn places_after(
         &self,
         filter: &AgentFilter,
-        cursor: &str,
+        after: Option<Position>,
         limit: i32,
         now: Timestamp,
-    ) -> Result<(Vec<Position>, Option<String>), StoreError> {
+    ) -> Result<(Vec<Position>, Option<Position>), StoreError> {
         let request = self
             .client
             .query()
             .index_name(INDEX)
-            .key_condition_expression("listing = :listing AND listing_key < :cursor")
-            .expression_attribute_values(":cursor", string(cursor))
+            .key_condition_expression("listing = :listing")
             .scan_index_forward(false)
-            .limit(limit);
+            .limit(limit)
+            .set_exclusive_start_key(after.map(|place| place.key()));
         let output = self.listed(request, filter, now).send().await.map_err(|error| failure(&error))?;
-        let places =
-            output.items.unwrap_or_default().into_iter().map(place).collect::<Result<Vec<_>, _>>()?;
-        let more = output.last_evaluated_key.map(|mut key| text(&mut key, "listing_key")).transpose()?;
-        Ok((places, more))
+        let places = output.items.unwrap_or_default().into_iter().map(from_item);
+        Ok((places.collect::<Result<_, _>>()?, output.last_evaluated_key.map(from_item).transpose()?))
     }
 
     /// The places of all agents whose name begins so, in the order of their names.
@@ -264,7 +294,7 @@ impl Store {
                 .set_exclusive_start_key(next);
             let output = self.listed(request, filter, now).send().await.map_err(|error| failure(&error))?;
             for row in output.items.unwrap_or_default() {
-                places.push(place(row)?);
+                places.push(from_item(row)?);
             }
             next = output.last_evaluated_key;
             if next.is_none() {
@@ -283,7 +313,7 @@ impl Store {
             None => query.filter_expression(IS_NOT_EXPIRED),
             Some(board_id) => query
                 .filter_expression(format!("{IS_NOT_EXPIRED} AND board_id = :board_id"))
-                .expression_attribute_values(":board_id", string(board_id)),
+                .expression_attribute_values(":board_id", binary(board_id.as_bytes())),
         }
     }
 
@@ -325,17 +355,6 @@ impl Store {
             }
         }
         Ok(agents)
-    }
-}
-
-fn place(mut row: Item) -> Result<Position, StoreError> {
-    Ok(Position { listing_key: text(&mut row, "listing_key")?, agent_id: text(&mut row, "agent_id")? })
-}
-
-fn text(row: &mut Item, name: &str) -> Result<String, StoreError> {
-    match row.remove(name) {
-        Some(AttributeValue::S(text)) => Ok(text),
-        _ => Err(StoreError::Broken(format!("the index has a row without {name}"))),
     }
 }
 

@@ -33,14 +33,14 @@ impl Store {
         let namespace = match request.succeeds {
             None => None,
             Some(token_id) => match self.token_row(token_id).await? {
-                Some(older) if older.token_kind == TokenKind::Enrollment => Some(older.enrollment_namespace),
+                Some(older) if older.token_kind == TokenKind::Enrollment => Some(older.namespace_id),
                 _ => return Ok(None),
             },
         };
         let mut races = Races::default();
         while races.again().await {
             let token = Token::generate(request.kind);
-            let row = request.row(&token, namespace.clone(), now);
+            let row = request.row(&token, namespace, now);
             let mut item = to_item(&row)?;
             item.insert("listing".to_owned(), string(LISTING));
             let put = Put::builder()

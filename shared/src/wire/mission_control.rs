@@ -62,7 +62,7 @@ impl AgentDetail {
             offline_since: text(agent.offline_since),
             lease_expires_at: text(agent.lease_expires_at),
             verified_at: text(agent.verified_at),
-            rate_limit_per_minute: agent.rate_limit_per_minute,
+            rate_limit_per_minute: agent.rate_limit,
             requests_total: agent.requests_total,
         }
     }
