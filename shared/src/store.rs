@@ -10,6 +10,7 @@ mod check_in;
 mod deliveries;
 mod endpoint;
 mod events;
+mod expression;
 mod fleet;
 mod listing;
 mod silences;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
-use serde_json::{Map, Value, json};
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem};
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
+use super::expression::Expression;
 use super::{Gone, Races, Store, Transaction};
 use super::{binary, broken, failure, from_item, moment, number, string, transact};
-use crate::domain::agent::{Agent, AgentId, AgentState, FIRST_BEAT_GRACE, millis};
+use crate::domain::agent::{Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, millis};
 use crate::domain::canary;
 use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::concern::Told;
@@ -18,13 +21,9 @@ use crate::domain::heartbeat::HeartbeatConfig;
 use crate::domain::token::Operator;
 use crate::time::Timestamp;
 
-/// One change on its way into a row: clauses and their values, its event, and the row as it will be.
+/// One change on its way into a row: the write, its event, and the row as it will be.
 struct Change {
-    /// What must still be as it was read.
-    conditions: Vec<&'static str>,
-    set: Vec<&'static str>,
-    remove: Vec<&'static str>,
-    values: Vec<(&'static str, AttributeValue)>,
+    expression: Expression,
     event_type: &'static str,
     payload: Value,
     after: Agent,
@@ -34,25 +33,53 @@ impl Change {
     /// A change of `agent` as it was read: heartbeats touch neither `updated_at` nor the state. Two changes in
     /// one millisecond are told apart, since each moves `updated_at` on.
     fn of(agent: &Agent, event_type: &'static str, now: Timestamp) -> Self {
-        let updated_at = now.max(agent.updated_at.plus(Duration::from_millis(1)));
-        Self {
-            conditions: vec!["updated_at = :seen", "agent_state = :seen_state"],
-            set: vec!["updated_at = :updated_at"],
-            remove: Vec::new(),
-            values: vec![
-                (":seen", moment(agent.updated_at)),
-                (":seen_state", string(agent.agent_state.as_str())),
-                (":updated_at", moment(updated_at)),
-            ],
-            event_type,
-            payload: Value::Null,
-            after: Agent { updated_at, ..agent.clone() },
-        }
+        Self::if_as_read(agent, "updated_at", moment(agent.updated_at), event_type, now)
     }
 
-    fn set(&mut self, clause: &'static str, name: &'static str, value: AttributeValue) {
-        self.set.push(clause);
-        self.values.push((name, value));
+    /// A change of `agent` if its state and this attribute are as they were read.
+    fn if_as_read(
+        agent: &Agent,
+        attribute: &str,
+        seen: AttributeValue,
+        event_type: &'static str,
+        now: Timestamp,
+    ) -> Self {
+        let updated_at = now.max(agent.updated_at.plus(Duration::from_millis(1)));
+        let mut expression = Expression::default();
+        expression.require(format!("{attribute} = :seen"));
+        expression.value(":seen", seen);
+        expression.require("agent_state = :seen_state");
+        expression.value(":seen_state", string(agent.agent_state.as_str()));
+        expression.write("updated_at", moment(updated_at));
+        let after = Agent { updated_at, ..agent.clone() };
+        Self { expression, event_type, payload: Value::Null, after }
+    }
+
+    /// One field of a patch, said once: unless it is so already, the clause with its value (or the removal), the row
+    /// after, and what the event says of before and after.
+    fn edit<T: Clone + PartialEq + Serialize>(
+        &mut self,
+        attribute: &'static str,
+        shown_as: &str,
+        field: fn(&mut Agent) -> &mut T,
+        wanted: Option<&T>,
+        stored: impl Fn(&T) -> Option<AttributeValue>,
+    ) {
+        let field = field(&mut self.after);
+        let Some(wanted) = wanted.filter(|wanted| **wanted != *field) else { return };
+        match stored(wanted) {
+            Some(value) => self.expression.write(attribute, value),
+            None => self.expression.remove(attribute),
+        }
+        let (before, after) = (json!(field), json!(wanted));
+        field.clone_from(wanted);
+        self.show(shown_as, before, after);
+    }
+
+    /// What the event says of one field.
+    fn show(&mut self, field: &str, before: Value, after: Value) {
+        self.payload["before"][field] = before;
+        self.payload["after"][field] = after;
     }
 }
 
@@ -75,29 +102,29 @@ impl StateChange {
             (Self::Restore, Revoked) => (kind::AGENT_RESTORED, agent.revoked_from.unwrap_or(Pending)),
         };
         let mut change = Change::of(agent, event_type, now);
-        change.set("agent_state = :state", ":state", string(after.as_str()));
-        change.remove.push("expires_at");
+        change.expression.write("agent_state", string(after.as_str()));
+        change.expression.remove("expires_at");
         change.after.agent_state = after;
         change.after.expires_at = None;
         match self {
             Self::Approve => {}
             Self::Revoke => {
-                change.set("revoked_from = :from", ":from", string(agent.agent_state.as_str()));
+                change.expression.write("revoked_from", string(agent.agent_state.as_str()));
                 change.after.revoked_from = Some(agent.agent_state);
             }
             Self::Restore => {
-                change.remove.extend(["revoked_from", "offline_since", "health"]);
+                change.expression.remove("revoked_from, offline_since, health");
                 change.after =
                     Agent { revoked_from: None, offline_since: None, health: None, ..change.after };
             }
         }
         if after == Active {
-            change.set("verified_at = :now", ":now", moment(now));
+            change.expression.write("verified_at", moment(now));
             change.after.verified_at = Some(now);
-            // Back from a revocation, an agent that had beaten gets time for its next beat.
+            // Back from a revocation, an agent that was heard before gets time for its next heartbeat.
             if agent.lease_expires_at.is_some() {
                 let lease = now.plus(agent.tolerance().max(FIRST_BEAT_GRACE));
-                change.set("lease_expires_at = :lease", ":lease", moment(lease));
+                change.expression.write("lease_expires_at", moment(lease));
                 change.after.lease_expires_at = Some(lease);
             }
         }
@@ -114,52 +141,30 @@ impl Patch {
     /// The change, or `None` if the agent is like that already.
     fn change(&self, agent: &Agent, now: Timestamp) -> Option<Change> {
         let mut change = Change::of(agent, kind::AGENT_UPDATED, now);
-        let (mut before, mut after) = (Map::new(), Map::new());
-        if let Some(name) = self.name.as_ref().filter(|name| **name != agent.agent_name) {
-            change.set("agent_name = :name", ":name", string(name.as_str()));
-            change.after.agent_name = name.clone();
-            before.insert("name".to_owned(), json!(agent.agent_name));
-            after.insert("name".to_owned(), json!(name));
-        }
-        if let Some(board_id) = self.board_id.filter(|board_id| *board_id != agent.board_id) {
-            match board_id {
-                Some(board_id) => {
-                    change.set("board_id = :board_id", ":board_id", binary(board_id.as_bytes()));
-                }
-                None => change.remove.push("board_id"),
-            }
-            change.after.board_id = board_id;
-            before.insert("board_id".to_owned(), json!(agent.board_id));
-            after.insert("board_id".to_owned(), json!(board_id));
-        }
+        let name = |name: &AgentName| Some(string(name.as_str()));
+        change.edit("agent_name", "name", |agent| &mut agent.agent_name, self.name.as_ref(), name);
+        let board = |board_id: &Option<Uuid>| board_id.map(|board_id| binary(board_id.as_bytes()));
+        change.edit("board_id", "board_id", |agent| &mut agent.board_id, self.board_id.as_ref(), board);
+        let limit = |limit: &Option<u32>| limit.map(number);
+        let wanted = self.rate_limit.as_ref();
+        change.edit("rate_limit", "rate_limit_per_minute", |agent| &mut agent.rate_limit, wanted, limit);
         if let Some(heartbeat) = self.heartbeat.filter(|heartbeat| *heartbeat != agent.heartbeat()) {
             let (interval, tolerance) = (millis(heartbeat.interval()), millis(heartbeat.tolerance()));
-            change.set("interval_ms = :interval_ms", ":interval_ms", number(interval));
-            change.set("tolerance_ms = :tolerance_ms", ":tolerance_ms", number(tolerance));
+            change.expression.write("interval_ms", number(interval));
+            change.expression.write("tolerance_ms", number(tolerance));
             change.after.interval_ms = interval;
             change.after.tolerance_ms = tolerance;
             match agent.last_seen_at {
                 Some(seen) => {
                     // Added in the write itself: a heartbeat may have moved `last_seen_at` since it was read.
-                    change.set.push("lease_expires_at = last_seen_at + :tolerance_ms");
+                    change.expression.set("lease_expires_at = last_seen_at + :tolerance_ms");
                     change.after.lease_expires_at = Some(seen.plus(heartbeat.tolerance()));
                 }
-                None => change.conditions.push("attribute_not_exists(last_seen_at)"),
+                None => change.expression.require("attribute_not_exists(last_seen_at)"),
             }
-            before.insert("heartbeat_config".to_owned(), config_json(agent.heartbeat()));
-            after.insert("heartbeat_config".to_owned(), config_json(heartbeat));
+            change.show("heartbeat_config", config_json(agent.heartbeat()), config_json(heartbeat));
         }
-        if let Some(limit) = self.rate_limit.filter(|limit| *limit != agent.rate_limit) {
-            match limit {
-                Some(limit) => change.set("rate_limit = :limit", ":limit", number(limit)),
-                None => change.remove.push("rate_limit"),
-            }
-            change.after.rate_limit = limit;
-            before.insert("rate_limit_per_minute".to_owned(), json!(agent.rate_limit));
-            after.insert("rate_limit_per_minute".to_owned(), json!(limit));
-        }
-        change.payload = json!({ "before": before, "after": after });
-        (!after.is_empty()).then_some(change)
+        (!change.payload.is_null()).then_some(change)
     }
 }
 
@@ -257,20 +262,8 @@ impl Store {
         actor: Actor,
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
-        let mut expression = format!("SET {}", change.set.join(", "));
-        if !change.remove.is_empty() {
-            expression = format!("{expression} REMOVE {}", change.remove.join(", "));
-        }
-        let mut update = Update::builder()
-            .table_name(self.tables.agents.get())
-            .key("agent_id", string(agent_id))
-            .condition_expression(change.conditions.join(" AND "))
-            .update_expression(expression);
-        for (name, value) in &change.values {
-            update = update.expression_attribute_values(*name, value.clone());
-        }
+        let update = change.expression.clone().into_part(self.tables.agents.get(), agent_id)?;
         let event = self.record(agent_id, change.event_type, actor, &change.payload, now);
-        let update = TransactWriteItem::builder().update(update.build().map_err(broken)?).build();
         transact(&self.client, vec![update, self.put_event(&event)?]).await
     }
 
@@ -358,19 +351,17 @@ impl Store {
 
 /// The change of a key: conditional on the key that was read, whatever else changes meanwhile.
 fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
-    let mut change = Change::of(agent, kind::AGENT_KEY_ROTATED, now);
-    change.conditions = vec!["key_digest = :seen", "agent_state = :seen_state"];
-    change.values.retain(|(name, _)| *name != ":seen");
-    change.values.push((":seen", binary(agent.key_digest.as_bytes())));
-    change.set("key_digest = :digest", ":digest", binary(digest.as_bytes()));
+    let seen = binary(agent.key_digest.as_bytes());
+    let mut change = Change::if_as_read(agent, "key_digest", seen, kind::AGENT_KEY_ROTATED, now);
+    change.expression.write("key_digest", binary(digest.as_bytes()));
     change.after.key_digest = digest;
     let ends = (!overlap.is_zero()).then(|| now.plus(overlap));
     match ends {
         Some(ends) => {
-            change.set.push("prior_digest = :seen");
-            change.set("prior_key_ends = :ends", ":ends", moment(ends));
+            change.expression.set("prior_digest = :seen");
+            change.expression.write("prior_key_ends", moment(ends));
         }
-        None => change.remove.extend(["prior_digest", "prior_key_ends"]),
+        None => change.expression.remove("prior_digest, prior_key_ends"),
     }
     change.after.prior_digest = ends.map(|_| agent.key_digest);
     change.after.prior_key_ends = ends;

@@ -4,13 +4,13 @@
 //! row. Its refusals are explained by the row that it returns. Only two changes need more, a transaction each,
 //! with their event: saying `offline`, and coming back after having been announced offline.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
+use super::expression::Expression;
 use super::{Item, Races, Store, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, string, transact, update};
 use crate::domain::agent::{Agent, AgentId, AgentState};
@@ -40,10 +40,10 @@ const fn right_of(caller: &Caller) -> &'static str {
 }
 
 /// The value in that clause.
-fn proof_of(caller: &Caller) -> Option<(String, AttributeValue)> {
+fn proof_of(caller: &Caller) -> Option<(&'static str, AttributeValue)> {
     match caller {
-        Caller::Key(key) => Some((":digest".to_owned(), binary(key.digest().as_bytes()))),
-        Caller::Namespace { namespace, .. } => Some((":namespace".to_owned(), binary(namespace.as_bytes()))),
+        Caller::Key(key) => Some((":digest", binary(key.digest().as_bytes()))),
+        Caller::Namespace { namespace, .. } => Some((":namespace", binary(namespace.as_bytes()))),
         Caller::Operator { .. } => None,
     }
 }
@@ -106,15 +106,7 @@ static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
 /// any order. What is older than that undoes nothing.
 const LATEST: Duration = Duration::from_secs(1);
 
-/// One check-in as an expression: for an `UpdateItem`, or for the update of a transaction.
-struct Expression {
-    condition: String,
-    update: String,
-    names: HashMap<String, String>,
-    values: HashMap<String, AttributeValue>,
-}
-
-/// A check-in's condition and update, with everything that they name.
+/// A check-in's condition and update.
 fn expression(
     caller: &Caller,
     call: Call,
@@ -124,43 +116,43 @@ fn expression(
 ) -> Expression {
     let window = Window::at(now);
     let slot = window.slot();
-    let mut values = HashMap::with_capacity(9);
-    values.extend([
-        (":active".to_owned(), string(AgentState::Active.as_str())),
-        (":now".to_owned(), moment(now)),
-        (":window_start".to_owned(), moment(window.starts_at())),
-        (":default_limit".to_owned(), number(default_limit)),
-        (":one".to_owned(), number(1)),
-        (":latest".to_owned(), moment(now.plus(LATEST))),
-    ]);
-    values.extend(proof_of(caller));
-    let mut set = "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now".to_owned();
-    let mut remove = format!("REMOVE {}", STALE_COUNTERS[usize::try_from(slot).unwrap_or_default()]);
+    let mut check_in = Expression::default();
+    for condition in [right_of(caller), IS_ACTIVE, mark.condition(), IS_UNDER_LIMIT, IS_NOT_LATE] {
+        check_in.require(condition);
+    }
+    check_in.set("last_seen_at = :now");
+    check_in.set("lease_expires_at = tolerance_ms + :now");
+    check_in.add("#counter :one");
+    check_in.add("requests_total :one");
+    check_in.remove(STALE_COUNTERS[usize::try_from(slot).unwrap_or_default()].as_str());
     match (call.report(), mark) {
-        (HealthReport::Report(health), _) => {
-            set.push_str(", health = :health");
-            values.insert(":health".to_owned(), string(health.as_str()));
-        }
+        (HealthReport::Report(health), _) => check_in.write("health", string(health.as_str())),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => {
-            remove.push_str(", health");
+            check_in.remove("health");
         }
         (HealthReport::Keep, _) => {}
     }
     match mark {
         OfflineMark::None | OfflineMark::Announced => {}
-        OfflineMark::Begins => set.push_str(", offline_since = :now"),
+        OfflineMark::Begins => check_in.set("offline_since = :now"),
         OfflineMark::Ends(announced) => {
+            check_in.remove("offline_since");
             // A silence may have said when the row goes.
-            remove.push_str(", offline_since, expires_at");
-            values.insert(":offline_since".to_owned(), moment(announced));
+            check_in.remove("expires_at");
+            check_in.value(":offline_since", moment(announced));
         }
     }
-    Expression {
-        condition: [right_of(caller), IS_ACTIVE, mark.condition(), IS_UNDER_LIMIT, IS_NOT_LATE].join(" AND "),
-        update: format!("{set} ADD #counter :one, requests_total :one {remove}"),
-        names: HashMap::from([("#counter".to_owned(), counter(call, slot))]),
-        values,
+    check_in.name("#counter", counter(call, slot));
+    check_in.value(":active", string(AgentState::Active.as_str()));
+    check_in.value(":now", moment(now));
+    check_in.value(":window_start", moment(window.starts_at()));
+    check_in.value(":default_limit", number(default_limit));
+    check_in.value(":one", number(1));
+    check_in.value(":latest", moment(now.plus(LATEST)));
+    if let Some((name, value)) = proof_of(caller) {
+        check_in.value(name, value);
     }
+    check_in
 }
 
 /// A call on its way into the row.
@@ -183,34 +175,15 @@ impl Attempt<'_> {
 
     /// The check-in alone: one write.
     async fn write(&self, mark: OfflineMark) -> Result<Write, StoreError> {
-        let expression = self.expression(mark);
-        let request = self
-            .store
-            .client
-            .update_item()
-            .table_name(self.store.tables.agents.get())
-            .key("agent_id", string(self.agent_id))
-            .condition_expression(expression.condition)
-            .update_expression(expression.update)
-            .set_expression_attribute_names(Some(expression.names))
-            .set_expression_attribute_values(Some(expression.values));
+        let (request, table) = (self.store.client.update_item(), self.store.tables.agents.get());
+        let request = self.expression(mark).into_request(request, table, self.agent_id);
         update(request).await
     }
 
     /// The check-in and its event: both or neither.
     async fn write_with_event(&self, mark: OfflineMark, event: &Event) -> Result<Transaction, StoreError> {
-        let expression = self.expression(mark);
-        let check_in = Update::builder()
-            .table_name(self.store.tables.agents.get())
-            .key("agent_id", string(self.agent_id))
-            .condition_expression(expression.condition)
-            .update_expression(expression.update)
-            .set_expression_attribute_names(Some(expression.names))
-            .set_expression_attribute_values(Some(expression.values))
-            .build()
-            .map_err(broken)?;
-        let writes =
-            vec![TransactWriteItem::builder().update(check_in).build(), self.store.put_event(event)?];
+        let check_in = self.expression(mark).into_part(self.store.tables.agents.get(), self.agent_id)?;
+        let writes = vec![check_in, self.store.put_event(event)?];
         transact(&self.store.client, writes).await
     }
 
@@ -272,29 +245,35 @@ impl Attempt<'_> {
         let event = self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, told_at);
         match self.write_with_event(mark, &event).await? {
             Transaction::Applied => {
-                let agent = self.changed(agent, mark);
+                let agent = changed(agent, self.call, mark, self.now);
                 let quota = self.quota(&agent, used + 1);
                 Ok(Some(CheckIn::Accepted(Box::new(agent), quota)))
             }
             Transaction::Refused(..) | Transaction::Conflicted => Ok(None),
         }
     }
+}
 
-    /// The row after a transaction, which returns none: what was read, and what was written.
-    fn changed(&self, agent: Agent, mark: OfflineMark) -> Agent {
-        let health = match self.call.report() {
-            HealthReport::Report(health) => Some(health),
-            HealthReport::Withdraw | HealthReport::Keep => None,
-        };
-        Agent {
-            health,
-            last_seen_at: Some(self.now),
-            lease_expires_at: Some(self.now.plus(agent.tolerance())),
-            offline_since: (mark == OfflineMark::Begins).then_some(self.now),
-            expires_at: None,
-            requests_total: agent.requests_total + 1,
-            ..agent
-        }
+/// The row after a transaction, which returns none: what was read, and what was written.
+fn changed(agent: Agent, call: Call, mark: OfflineMark, now: Timestamp) -> Agent {
+    let health = match (call.report(), mark) {
+        (HealthReport::Report(health), _) => Some(health),
+        (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => None,
+        (HealthReport::Keep, _) => agent.health,
+    };
+    let (offline_since, expires_at) = match mark {
+        OfflineMark::None | OfflineMark::Announced => (agent.offline_since, agent.expires_at),
+        OfflineMark::Begins => (Some(now), agent.expires_at),
+        OfflineMark::Ends(_) => (None, None),
+    };
+    Agent {
+        health,
+        last_seen_at: Some(now),
+        lease_expires_at: Some(now.plus(agent.tolerance())),
+        offline_since,
+        expires_at,
+        requests_total: agent.requests_total + 1,
+        ..agent
     }
 }
 
@@ -341,6 +320,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]
@@ -364,7 +345,7 @@ mod tests {
         let now = Timestamp::from_millis(5 * 60_000);
         let parts = expression(&caller, call, OfflineMark::None, 60, now);
         assert_eq!(
-            parts.condition,
+            parts.condition(),
             "(key_digest = :digest \
               OR (prior_digest = :digest AND prior_key_ends > :now)) \
              AND agent_state = :active \
@@ -376,12 +357,12 @@ mod tests {
              AND NOT last_seen_at > :latest"
         );
         assert_eq!(
-            parts.update,
+            parts.update(),
             "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health \
              ADD #counter :one, requests_total :one \
              REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
         );
-        assert_eq!(parts.names, HashMap::from([("#counter".to_owned(), "b5".to_owned())]));
-        assert_eq!(parts.values.len(), 8, "{:?}", parts.values.keys());
+        assert_eq!(*parts.names(), HashMap::from([("#counter".to_owned(), "b5".to_owned())]));
+        assert_eq!(parts.values().len(), 8, "{:?}", parts.values().keys());
     }
 }
