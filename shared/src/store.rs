@@ -13,6 +13,8 @@ mod events;
 mod expression;
 mod fleet;
 mod listing;
+#[cfg(test)]
+mod row_size;
 mod silences;
 mod sweep;
 mod telling;

@@ -223,7 +223,7 @@ impl Store {
 }
 
 /// A new agent whose creation is its first heartbeat.
-fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp) -> Agent {
+pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp) -> Agent {
     let health = match report {
         HealthReport::Report(health) => Some(health),
         HealthReport::Keep | HealthReport::Withdraw => None,
@@ -235,100 +235,5 @@ fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp) -> Agent 
         offline_since: Call::Heartbeat(report).says_offline().then_some(now),
         requests_total: 1,
         ..agent
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::time::Duration;
-
-    use aws_sdk_dynamodb::types::AttributeValue;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::domain::agent::AgentName;
-    use crate::domain::heartbeat::Health;
-    use crate::domain::rate_limit::SLOTS;
-    use crate::domain::row_ids::NamespaceId;
-
-    /// The size of an item by DynamoDB's rules: names count, and of values text in bytes, and numbers two
-    /// digits to the byte and one byte more.
-    fn size(item: &HashMap<String, AttributeValue>) -> usize {
-        let value_size = |value: &AttributeValue| match value {
-            AttributeValue::S(text) => text.len(),
-            AttributeValue::B(bytes) => bytes.as_ref().len(),
-            AttributeValue::N(number) => number.len().div_ceil(2) + 1,
-            other => panic!("an agent's row has no {other:?}"),
-        };
-        item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
-    }
-
-    fn any_moment() -> impl Strategy<Value = Timestamp> {
-        (0..=9_999_999_999_999_i64).prop_map(Timestamp::from_millis)
-    }
-
-    fn any_heartbeat_config() -> impl Strategy<Value = HeartbeatConfig> {
-        (1..=HeartbeatConfig::LONGEST_INTERVAL).prop_flat_map(|interval| {
-            (2 * interval..=HeartbeatConfig::LONGEST_TOLERANCE).prop_map(move |tolerance| {
-                HeartbeatConfig::from_seconds(Some(interval), Some(tolerance)).unwrap()
-            })
-        })
-    }
-
-    /// Texts that are names, many of them at the limits of characters and bytes.
-    fn any_name() -> impl Strategy<Value = AgentName> {
-        let text = prop_oneof!["\\PC{1,100}", "[a-z]{100}", "[é-ü]{100}", "[一-龥]{66}", "[😀-🙏]{50}"];
-        text.prop_filter_map("no name", |text| AgentName::parse(&text).ok())
-    }
-
-    prop_compose! {
-        /// A row with every optional attribute and the counters of three windows, which is as large as rows get.
-        fn any_full_row()(
-            name in any_name(),
-            heartbeat in any_heartbeat_config(),
-            moments in prop::array::uniform8(any_moment()),
-            limit in any::<u32>(),
-            requests_total in any::<u64>(),
-            counts in any::<(u32, u32)>(),
-            slot in 0..SLOTS,
-        ) -> HashMap<String, AttributeValue> {
-            let key = ApiKey::generate();
-            let [created, verified, updated, seen, lease, offline, previous, expires] = moments;
-            let agent = Agent {
-                revoked_from: Some(AgentState::Pending),
-                agent_state: AgentState::Revoked,
-                prior_digest: Some(ApiKey::generate().digest()),
-                prior_key_ends: Some(previous),
-                rate_limit: Some(limit),
-                health: Some(Health::Degraded),
-                last_seen_at: Some(seen),
-                lease_expires_at: Some(lease),
-                offline_since: Some(offline),
-                requests_total,
-                namespace_id: Some(NamespaceId::of_token(Uuid::max())),
-                verified_at: Some(verified),
-                updated_at: updated,
-                expires_at: Some(expires.as_seconds()),
-                ..Agent::pending(&key, name, Some(Uuid::max()), heartbeat, created, Duration::ZERO)
-            };
-            let mut item: HashMap<_, _> = serde_dynamo::aws_sdk_dynamodb_1::to_item(&agent).unwrap();
-            assert_eq!(item.len(), 22, "every attribute is there: {item:?}");
-            item.extend(listing_attributes(&agent));
-            for slot in [slot + SLOTS - 1, slot, slot + 1].map(|slot| slot % SLOTS) {
-                item.insert(format!("b{slot}"), AttributeValue::N(counts.0.to_string()));
-                item.insert(format!("c{slot}"), AttributeValue::N(counts.1.to_string()));
-            }
-            item
-        }
-    }
-
-    proptest! {
-        /// Above 1 KB every heartbeat costs twice as much.
-        #[test]
-        fn a_row_that_validation_can_produce_is_under_1000_bytes(row in any_full_row()) {
-            prop_assert!(size(&row) < 1_000, "{} bytes: {row:?}", size(&row));
-        }
     }
 }

@@ -22,11 +22,11 @@ use crate::domain::token::Operator;
 use crate::time::Timestamp;
 
 /// One change on its way into a row: the write, its event, and the row as it will be.
-struct Change {
-    expression: Expression,
+pub(super) struct Change {
+    pub(super) expression: Expression,
     event_type: &'static str,
     payload: Value,
-    after: Agent,
+    pub(super) after: Agent,
 }
 
 impl Change {
@@ -85,7 +85,7 @@ impl Change {
 
 impl StateChange {
     /// The change, `None` if the agent is there already, or why it cannot be.
-    fn change(
+    pub(super) fn change(
         self,
         agent: &Agent,
         reason: Option<&str>,
@@ -139,7 +139,7 @@ impl StateChange {
 
 impl Patch {
     /// The change, or `None` if the agent is like that already.
-    fn change(&self, agent: &Agent, now: Timestamp) -> Option<Change> {
+    pub(super) fn change(&self, agent: &Agent, now: Timestamp) -> Option<Change> {
         let mut change = Change::of(agent, kind::AGENT_UPDATED, now);
         let name = |name: &AgentName| Some(string(name.as_str()));
         change.edit("agent_name", "name", |agent| &mut agent.agent_name, self.name.as_ref(), name);
@@ -350,7 +350,7 @@ impl Store {
 }
 
 /// The change of a key: conditional on the key that was read, whatever else changes meanwhile.
-fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
+pub(super) fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
     let seen = binary(agent.key_digest.as_bytes());
     let mut change = Change::if_as_read(agent, "key_digest", seen, kind::AGENT_KEY_ROTATED, now);
     change.expression.write("key_digest", binary(digest.as_bytes()));

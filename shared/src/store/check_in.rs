@@ -65,7 +65,7 @@ const IS_NOT_LATE: &str = "NOT last_seen_at > :latest";
 
 /// What a write requires, and does, of `offline_since`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OfflineMark {
+pub(super) enum OfflineMark {
     /// Nothing is announced, and nothing is to be: the steady heartbeat.
     None,
     /// Something is announced, and stays: saying `offline` again.
@@ -107,7 +107,7 @@ static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
 const LATEST: Duration = Duration::from_secs(1);
 
 /// A check-in's condition and update.
-fn expression(
+pub(super) fn expression(
     caller: &Caller,
     call: Call,
     mark: OfflineMark,
@@ -255,7 +255,7 @@ impl Attempt<'_> {
 }
 
 /// The row after a transaction, which returns none: what was read, and what was written.
-fn changed(agent: Agent, call: Call, mark: OfflineMark, now: Timestamp) -> Agent {
+pub(super) fn changed(agent: Agent, call: Call, mark: OfflineMark, now: Timestamp) -> Agent {
     let health = match (call.report(), mark) {
         (HealthReport::Report(health), _) => Some(health),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => None,

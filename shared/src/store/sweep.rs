@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::expression::Expression;
 use super::{Item, Store, Transaction};
-use super::{broken, failure, from_item, moment, number, string, transact};
+use super::{failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{AgentId, AgentState, LEASE_GRACE};
 use crate::domain::concern::Concern;
 use crate::domain::event::{Actor, kind};
@@ -400,45 +401,43 @@ impl Store {
         overdue: Overdue,
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
-        let (event_type, as_seen, seen, mut payload) = match overdue {
-            Overdue::Silent { lease: expired } => {
-                (kind::AGENT_OFFLINE, "lease_expires_at = :seen", expired, silence(watched, expired))
+        let (event_type, mut payload) = match overdue {
+            Overdue::Silent { lease: expired } => (kind::AGENT_OFFLINE, silence(watched, expired)),
+            Overdue::NeverSeen { verified } => {
+                (kind::AGENT_NEVER_SEEN, json!({ "verified_at": verified.to_string() }))
             }
-            Overdue::NeverSeen { verified } => (
-                kind::AGENT_NEVER_SEEN,
-                "attribute_not_exists(last_seen_at) AND verified_at = :seen",
-                verified,
-                json!({ "verified_at": verified.to_string() }),
-            ),
         };
         let forget_after = *self.forget_after.get();
         let forgotten_at = (!forget_after.is_zero()).then(|| now.plus(forget_after));
         if let (Some(at), Value::Object(payload)) = (forgotten_at, &mut payload) {
             payload.insert("forgotten_at".to_owned(), json!(at.to_string()));
         }
-        let update = Update::builder()
-            .table_name(self.tables.agents.get())
-            .key("agent_id", string(watched.agent_id))
-            .condition_expression(format!(
-                "agent_state = :active AND attribute_not_exists(offline_since) AND {as_seen}"
-            ))
-            .update_expression(if forgotten_at.is_some() {
-                "SET offline_since = :now, expires_at = :forgotten"
-            } else {
-                "SET offline_since = :now"
-            })
-            .expression_attribute_values(":active", string(AgentState::Active.as_str()))
-            .expression_attribute_values(":seen", moment(seen))
-            .expression_attribute_values(":now", moment(now));
-        let update = match forgotten_at {
-            Some(at) => update.expression_attribute_values(":forgotten", number(at.as_seconds())),
-            None => update,
-        };
-        let update = update.build().map_err(broken)?;
+        let announcement = announcement(overdue, forgotten_at, now);
+        let update = announcement.into_part(self.tables.agents.get(), watched.agent_id)?;
         let event = self.record(watched.agent_id, event_type, Actor::System, &payload, now);
-        let writes = vec![TransactWriteItem::builder().update(update).build(), self.put_event(&event)?];
-        transact(&self.client, writes).await
+        transact(&self.client, vec![update, self.put_event(&event)?]).await
     }
+}
+
+/// The write that announces an absence, if the row is as the scan saw it; and, if so wished, when the row goes.
+pub(super) fn announcement(overdue: Overdue, forgotten_at: Option<Timestamp>, now: Timestamp) -> Expression {
+    let (as_seen, seen) = match overdue {
+        Overdue::Silent { lease: expired } => ("lease_expires_at = :seen", expired),
+        Overdue::NeverSeen { verified } => {
+            ("attribute_not_exists(last_seen_at) AND verified_at = :seen", verified)
+        }
+    };
+    let mut announcement = Expression::default();
+    announcement.require("agent_state = :active");
+    announcement.value(":active", string(AgentState::Active.as_str()));
+    announcement.require("attribute_not_exists(offline_since)");
+    announcement.require(as_seen);
+    announcement.value(":seen", moment(seen));
+    announcement.write("offline_since", moment(now));
+    if let Some(at) = forgotten_at {
+        announcement.write("expires_at", number(at.as_seconds()));
+    }
+    announcement
 }
 
 fn silence(watched: &Watched, expired: Timestamp) -> Value {
