@@ -70,7 +70,7 @@ pub async fn measure(binaries: &Binaries, report: &mut Report) {
             write_units.to_string(),
         ]);
     };
-    // The first round meets what only happens once: first beats, first uses of a token.
+    // The first round meets what only happens once: first heartbeats, first uses of a token.
     for call in calls::all(&fleet) {
         send(&system, &call).await;
     }

@@ -80,7 +80,7 @@ impl Agents {
         system
     }
 
-    /// The first of them beat in turn.
+    /// The first of them send heartbeats in turn.
     async fn beat(&self, binaries: &Binaries, place: &str, count: usize) -> Run {
         let system = self.system(binaries, place, count).await;
         let heartbeats = self.heartbeats(binaries, &system, count);
@@ -91,7 +91,8 @@ impl Agents {
         run
     }
 
-    /// All of them beat in memory; and, in turn with that, the engine of another system takes nothing but writes.
+    /// All of them send heartbeats in memory; and, in turn with that, the engine of another system takes nothing but
+    /// writes.
     async fn beside_the_engine(&self, binaries: &Binaries) -> [Run; 2] {
         let system = self.system(binaries, "memory", LARGEST).await;
         let engine = self.system(binaries, "memory", LARGEST).await;

@@ -138,7 +138,7 @@ impl System {
         answer
     }
 
-    /// An active agent that has not beaten yet.
+    /// An active agent that has not sent a heartbeat yet.
     pub async fn agent(&self, name: &str) -> Agent {
         let registered = self.post("/api/agents/register", &[], &json!({ "name": name })).await;
         let text = |field: &str| registered["data"][field].as_str().expect("text").to_owned();
@@ -180,7 +180,7 @@ impl Drop for System {
     }
 }
 
-/// The shipped template without upper bounds, so that one agent may beat as fast as it can.
+/// The shipped template without upper bounds, so that one agent may send heartbeats as fast as it can.
 fn boundless_template(binaries: &Binaries) -> PathBuf {
     let shipped = std::fs::read_to_string(in_repository("template.yaml")).expect("the template");
     let bounds = |line: &&str| {

@@ -107,7 +107,7 @@ async fn instructions_per_beat(binaries: &Binaries, stack: &Stack, name: &str, e
     (counts[1] - counts[0]) / f64::from(COUNTED_RUNS[1] - COUNTED_RUNS[0])
 }
 
-/// Instructions from the start of a function to its end after so many beats, as callgrind counts them.
+/// Instructions from the start of a function to its end after so many heartbeats, as callgrind counts them.
 async fn instructions(binaries: &Binaries, stack: &Stack, name: &str, event: &Value, beats: u32) -> f64 {
     let output = binaries.folder().join(format!("{name}-{beats}.callgrind"));
     let mut command = Command::new(binaries.program("valgrind"));

@@ -111,7 +111,7 @@ async fn heartbeat_by_name(
     }
 }
 
-/// The answer that shows the key. An approved agent's creation is its first beat, and counted.
+/// The answer that shows the key. An approved agent's creation is its first heartbeat, and counted.
 async fn created(
     app: &App,
     request: &Request,

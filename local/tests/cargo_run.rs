@@ -200,7 +200,7 @@ impl Rollcall {
         answer["data"].clone()
     }
 
-    /// The API key of an agent that may beat.
+    /// The API key of an agent that may send heartbeats.
     async fn verified(&self, registration: Value) -> (String, String) {
         let registered = self.data("/api/agents/register", registration).await;
         let text = |field: &str| registered[field].as_str().expect("a string").to_owned();

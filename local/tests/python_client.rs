@@ -273,7 +273,7 @@ impl Rollcall {
         answer
     }
 
-    /// A pending agent that is to beat every second.
+    /// A pending agent that is to send a heartbeat every second.
     fn registered(&self) -> Agent {
         let registration = json!({ "name": "in-python", "heartbeatConfig": { "intervalSeconds": 1 } });
         let answer = self.call("POST", "/api/agents/register", &registration.to_string());
@@ -303,7 +303,7 @@ impl Drop for Rollcall {
     }
 }
 
-/// A program that beats by the module until its input ends; what it logs is its output.
+/// A program that sends heartbeats by the module until its input ends; what it logs is its output.
 const DRIVER: &str = r#"
 import logging, os, sys
 sys.path.insert(0, sys.argv[1])

@@ -453,7 +453,7 @@ async fn the_other_channels_are_told_once_that_one_is_disabled() {
     assert_eq!(queued(&system, gone).await, [] as [Value; 0]);
 }
 
-/// An agent of which something was told still beats with one write.
+/// An agent of which something was told still sends heartbeats with one write.
 #[tokio::test]
 async fn a_heartbeat_of_an_agent_that_was_told_is_one_write() {
     let system = TestSystem::start().await;

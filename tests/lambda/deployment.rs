@@ -65,7 +65,7 @@ impl Deployment {
         lambda
     }
 
-    /// An agent that beat once, when the local system's clock began to stand still: it is long silent.
+    /// An agent that sent one heartbeat, when the local system's clock began to stand still: it is long silent.
     pub async fn silent_agent(&self, name: &str) -> TestAgent {
         let agent = self.system.verified(name).await;
         self.system.beat(&agent, "healthy").await.data();

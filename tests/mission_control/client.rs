@@ -116,7 +116,7 @@ impl<'a> Client<'a> {
         self.send(Method::DELETE, path, "").await
     }
 
-    /// A beat by name.
+    /// A heartbeat by name.
     pub async fn beat_as(&self, name: &str) -> Reply {
         self.post(BEAT_BY_NAME, &json!({ "name": name })).await
     }

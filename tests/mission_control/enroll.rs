@@ -377,7 +377,7 @@ async fn a_steady_beat_by_token_is_one_write_and_at_most_one_read_a_minute() {
         ["GetItem", "UpdateItem", "UpdateItem", "GetItem", "TransactWriteItems", "UpdateItem"],
         "the token, its hour, no row to beat, the token anew, the row and its event, the token's uses"
     );
-    // (seconds since the beat before, operations, read units, write units)
+    // (seconds since the heartbeat before, operations, read units, write units)
     for (seconds, operations, reads, writes) in [
         (0, &["UpdateItem"][..], 0.0, 1.0),
         (59, &["UpdateItem"], 0.0, 1.0),
@@ -416,7 +416,7 @@ async fn a_creation_whose_answer_was_lost_on_the_way_shows_the_key_that_is_store
     assert_eq!(system.event_types(&agent).await, ["agent.registered"]);
 }
 
-/// Contract: if the winner's answer is lost, the token still beats, and a rotation gives a new key.
+/// Contract: if the winner's answer is lost, the token still sends heartbeats, and a rotation gives a new key.
 #[tokio::test]
 async fn an_agent_whose_key_nobody_saw_beats_by_token_and_gets_a_key_by_rotation() {
     let system = TestSystem::start().await;
@@ -432,7 +432,7 @@ async fn an_agent_whose_key_nobody_saw_beats_by_token_and_gets_a_key_by_rotation
     assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.key_rotated"]);
 }
 
-/// Contract: who meets a conflict beats again and answers 200 without `agent_token`.
+/// Contract: who meets a conflict sends its heartbeat again and answers 200 without `agent_token`.
 #[tokio::test]
 async fn a_conflict_with_another_creation_of_the_name_ends_in_a_beat() {
     let system = TestSystem::start().await;

@@ -288,7 +288,7 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_beat() {
     assert_eq!(operator.show(&agent).await["status"], "offline");
     assert_eq!(agent_read(&operator.patch(&path, &tolerance(600)).await)["status"], "online");
 
-    // A beat between the patch's read and its write.
+    // A heartbeat between the patch's read and its write.
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
     let beat_between = async {
         gate.held(1).await;
@@ -304,7 +304,7 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_beat() {
     assert_eq!(millis(&row, "lease_expires_at"), system.now().as_millis() + 60_000);
 }
 
-/// The agent's first beat comes between the read and the write of a patch that found no lease to move.
+/// The agent's first heartbeat comes between the read and the write of a patch that found no lease to move.
 #[tokio::test]
 async fn a_new_tolerance_also_moves_a_lease_that_began_meanwhile() {
     let system = TestSystem::start().await;
@@ -533,7 +533,7 @@ async fn a_beat_neither_stops_a_deletion_nor_survives_it() {
     let agent = operator.create(&json!({ "name": "contested" })).await;
     let (client, path) = (Client::x_agent_token(&system, &agent.key), agent_path(&agent.id, ""));
     agent_read(&client.touch(OWN_BEAT).await);
-    // The beat comes between the deletion's read and its write.
+    // The heartbeat comes between the deletion's read and its write.
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
     let beat_between = async {
         gate.held(1).await;
@@ -544,7 +544,7 @@ async fn a_beat_neither_stops_a_deletion_nor_survives_it() {
     let (deleted, ()) = join(operator.delete(&path), beat_between).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text);
     assert!(system.row(&agent).await.is_empty());
-    // The deletion comes while a beat is on its way.
+    // The deletion comes while a heartbeat is on its way.
     let agent = operator.create(&json!({ "name": "second" })).await;
     let (client, path) = (Client::x_agent_token(&system, &agent.key), agent_path(&agent.id, ""));
     let gate = system.proxy.hold(When::operation("UpdateItem").mentioning(&agent.id).times(1));

@@ -77,7 +77,7 @@ async fn a_rotation_during_20_heartbeats_loses_none_of_them() {
     let operator = Client::operator(&system).await;
     let old = system.verified("busy").await;
     let client = Client::x_agent_token(&system, &old.key);
-    // The beats are on their way when the rotation is written.
+    // The heartbeats are on their way when the rotation is written.
     let gate = system.proxy.hold(When::operation("UpdateItem").mentioning(&old.id).times(20));
     let rotation = async {
         gate.held(20).await;

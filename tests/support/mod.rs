@@ -306,7 +306,7 @@ impl TestSystem {
         TestAgent { id: text("agentId"), key: text("apiKey") }
     }
 
-    /// An active agent that has not beaten yet.
+    /// An active agent that has not sent a heartbeat yet.
     pub async fn verified(&self, name: &str) -> TestAgent {
         let agent = self.registered(name).await;
         self.post("/api/agents/verify", &json!({ "apiKey": agent.key })).await.data();

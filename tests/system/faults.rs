@@ -305,7 +305,7 @@ async fn an_announcement_whose_answer_is_lost_is_made_once() {
     assert_eq!(system.payloads(&agent, "agent.offline").await.len(), 2);
 }
 
-/// Known: a beat that is sent again counts twice, and renews the lease once.
+/// Known: a heartbeat that is sent again counts twice, and renews the lease once.
 #[tokio::test]
 async fn a_beat_whose_answer_is_lost_may_count_twice_and_nothing_worse() {
     let system = TestSystem::start().await;

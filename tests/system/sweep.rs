@@ -282,7 +282,7 @@ async fn a_sweep_without_time_says_that_it_did_not_come_far() {
 
 // ---- Races and failures ----------------------------------------------------------------------------------
 
-/// The sweep has read the lease that ran out; the beat arrives before the announcement.
+/// The sweep has read the lease that ran out; the heartbeat arrives before the announcement.
 #[tokio::test]
 async fn a_beat_before_the_announcement_wins() {
     let system = TestSystem::start().await;

@@ -12,10 +12,10 @@ use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::domain::row_ids::{self, NamespaceId};
 use crate::time::Timestamp;
 
-/// How far a lease may be past before the sweep announces it: a beat on the wire is not a death.
+/// How far a lease may be past before the sweep announces it: a heartbeat on the wire is not a death.
 pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
-/// How long an agent may take from its verification to its first beat, at least.
+/// How long an agent may take from its verification to its first heartbeat, at least.
 pub const FIRST_BEAT_GRACE: Duration = Duration::from_mins(5);
 
 /// The id of an agent: a `UUIDv5` of the key id, so that a request's key addresses its row directly.
@@ -105,7 +105,7 @@ fn is_invisible(character: char) -> bool {
 pub enum AgentState {
     /// Registered, not yet let in.
     Pending,
-    /// May beat and post.
+    /// May send heartbeats and events.
     Active,
     /// Shut out by an operator.
     Revoked,
@@ -154,17 +154,17 @@ pub struct Agent {
     /// When the previous key ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_key_ends: Option<Timestamp>,
-    /// Milliseconds between beats.
+    /// Milliseconds between heartbeats.
     pub interval_ms: u64,
     /// Milliseconds that a lease lasts.
     pub tolerance_ms: u64,
-    /// Overrides the default limit, for beats and for other calls alike.
+    /// Overrides the default limit, for heartbeats and for other calls alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<u32>,
     /// What the agent says of itself; absent until it has said something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
-    /// The last beat or event.
+    /// The last heartbeat or event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<Timestamp>,
     /// `last_seen_at` and the tolerance.
@@ -187,7 +187,7 @@ pub struct Agent {
     /// The last activation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Timestamp>,
-    /// The last change of identity or state; beats do not change it.
+    /// The last change of identity or state; heartbeats do not change it.
     pub updated_at: Timestamp,
     /// Epoch seconds at which DynamoDB removes the row; only while pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,7 +253,7 @@ impl Agent {
         Self { agent_state: AgentState::Active, verified_at: Some(now), expires_at: None, ..self }
     }
 
-    /// How often the agent beats, and how long it may be silent.
+    /// How often the agent sends a heartbeat, and how long it may be silent.
     #[must_use]
     pub const fn heartbeat(&self) -> HeartbeatConfig {
         HeartbeatConfig::of_row(

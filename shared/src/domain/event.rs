@@ -30,9 +30,9 @@ pub mod kind {
     pub const AGENT_DELETED: &str = "agent.deleted";
     /// An agent fell silent, or said that it goes.
     pub const AGENT_OFFLINE: &str = "agent.offline";
-    /// An agent that was announced offline beat again.
+    /// An agent that was announced offline sent a heartbeat again.
     pub const AGENT_ONLINE: &str = "agent.online";
-    /// An active agent never sent its first beat.
+    /// An active agent never sent its first heartbeat.
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
     /// An operator silenced some agents: nothing is told of them for a time.
     pub const SILENCE_CREATED: &str = "silence.created";

@@ -76,7 +76,7 @@ pub struct TokenRow {
     pub namespace_id: NamespaceId,
     /// When it was minted.
     pub created_at: Timestamp,
-    /// When it ends. An enrollment token then lets nobody in, but still beats for the agents it made.
+    /// When it ends. An enrollment token then lets nobody in, but still sends heartbeats for the agents it made.
     pub valid_until: Timestamp,
     /// The last use, to the hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,7 +117,7 @@ impl TokenRow {
         Operator { token_id: self.token_id, board_id: self.board_id }
     }
 
-    /// Why the token lets no new agent in, if so. It still beats for those that it made.
+    /// Why the token lets no new agent in, if so. It still sends heartbeats for those that it made.
     #[must_use]
     pub fn bars_creation(&self, agent_id: Option<AgentId>, now: Timestamp) -> Option<&'static str> {
         if !self.is_valid(now) {

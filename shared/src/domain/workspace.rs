@@ -11,7 +11,7 @@ pub struct Workspace {
     /// Where the API is, who the agent is, and where its token is.
     #[serde(rename = "TOOLS.md")]
     pub tools: String,
-    /// How to beat, with lines that work as pasted.
+    /// How to send heartbeats, with lines that work as pasted.
     #[serde(rename = "HEARTBEAT.md")]
     pub heartbeat: String,
 }

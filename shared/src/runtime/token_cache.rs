@@ -1,4 +1,4 @@
-//! Enrollment tokens that an environment remembers, so that a steady beat under one reads nothing.
+//! Enrollment tokens that an environment remembers, so that a steady heartbeat under one reads nothing.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// How many tokens are remembered; the least recently used are forgotten first.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// How long a token's deletion may take to end its beats. Creation never relies on this memory.
+/// How long a token's deletion may take to end its heartbeats. Creation never relies on this memory.
 const REMEMBERED_FOR: Duration = Duration::from_mins(1);
 
 /// The enrollment tokens of one environment, bounded.

@@ -81,7 +81,8 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    /// Creates the agent of a name by its first heartbeat, with its event. Whoever loses the race beats again.
+    /// Creates the agent of a name by its first heartbeat, with its event. Whoever loses the race sends its heartbeat
+    /// again.
     ///
     /// # Errors
     /// [`StoreError::Contended`] after every conflict.

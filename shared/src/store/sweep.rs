@@ -1,6 +1,6 @@
 //! The sweep: a filtered scan that announces what the clock says against agents, and finds what is to be told of them.
 //!
-//! A scan and no index: at one beat a minute an index on the lease would double the price of every heartbeat,
+//! A scan and no index: at one heartbeat a minute an index on the lease would double the price of every heartbeat,
 //! while scanning every row each minute costs about one hundredth of the heartbeats.
 
 use std::collections::BTreeMap;
