@@ -1,0 +1,388 @@
+"""Deploys what `sam build` built to an emulator of AWS on loopback, and walks the deployed system.
+
+    sam build --config-env x86
+    python tests/deployed/walk.py
+
+needs the tools of requirements.txt on the PATH, and runs under the Python of tests/deployed/requirements.txt. Every step
+says what holds; the first that does not ends the walk with its name. What the emulator cannot do is in deviations.py.
+
+`--break WHAT` breaks one thing of the template, to see that the walk notices: a policy, a route, the schedule or the
+mapping. It then succeeds when the walk fails in the step that is about it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import boto3
+import yaml
+
+import deviations
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILT = ROOT / ".aws-sam" / "build"
+STACK, ENVIRONMENT = "rollcall", "x86"
+KEPT = {"Agents", "Events", "Tokens", "Channels", "Secrets", "Alerts"}
+
+
+class Failed(Exception):
+    """A step's claim does not hold."""
+
+
+def check(claim, *seen):
+    if not claim:
+        raise Failed(" ".join(str(part)[:2000] for part in seen))
+
+
+def until(what, probe, seconds):
+    """Waits for the clock of the emulated schedule, which is the machine's."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = probe()
+        if found:
+            return found
+        time.sleep(1)
+    raise Failed(f"{what}: not within {seconds} s")
+
+
+class Emulator:
+    """`ministack` on a free port of loopback, with policies enforced and nothing of this machine's account."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.account = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "walk",
+            "AWS_SECRET_ACCESS_KEY": "walk",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+        }
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self.port),
+            "AUTH": "true",
+            "AWS_ENDPOINT_URL": self.url,  # it hands it on to the functions
+            "AWS_ACCESS_KEY_ID": "walk",
+            "AWS_SECRET_ACCESS_KEY": "walk",
+        }
+        self.log = folder / "emulator.log"
+        command = [str(pathlib.Path(sys.executable).with_name("ministack"))]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True
+        )
+        until("the emulator answers", self._answers, 60)
+
+    def _answers(self):
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", self.port), timeout=1).close() is None
+
+    def client(self, service):
+        return boto3.client(
+            service, endpoint_url=self.url, region_name="us-east-1", aws_access_key_id="walk", aws_secret_access_key="walk"
+        )
+
+    def stop(self):
+        # The functions' processes are children of its own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Receiver:
+    """What a channel sends to."""
+
+    def __init__(self):
+        received = self.received = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                received.append({"headers": dict(self.headers), "body": json.loads(body)})
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def breakages():
+    """What `--break` breaks of the template, and the step that must notice."""
+
+    def policy(resources):
+        for statement in resources["HeartbeatFunction"]["Properties"]["Policies"][0]["Statement"]:
+            actions = statement["Action"]
+            statement["Action"] = "dynamodb:DescribeTable" if "UpdateItem" in str(actions) else actions
+
+    def route(resources):
+        del resources["HeartbeatFunction"]["Properties"]["Events"]
+
+    def schedule(resources):
+        del resources["SweepFunction"]["Properties"]["Events"]
+
+    def mapping(resources):
+        del resources["DeliveryBell"]
+
+    return {
+        "policy": (policy, "agents beat by both contracts"),
+        "route": (route, "agents beat by both contracts"),
+        "schedule": (schedule, "the schedule's sweep announces a silence"),
+        "mapping": (mapping, "an alert reaches a receiver through the stream"),
+    }
+
+
+class Walk:
+    """The steps, in their order; what one learns the next ones use."""
+
+    def __init__(self, emulator, folder, broken=None):
+        self.emulator, self.folder, self.broken = emulator, folder, broken
+        self.receiver = Receiver()
+
+    def steps(self):
+        return [
+            ("the documents' pair deploys the built template", self.deploy),
+            ("mint-token, invoked as the documents say, makes the first tokens", self.mint),
+            ("an agent registers under enrollment and waits for an operator", self.register),
+            ("agents beat by both contracts", self.beat),
+            ("what an agent posts can be read", self.events),
+            ("an alert reaches a receiver through the stream", self.deliver),
+            ("a key is rotated, and the old one ends", self.rotate),
+            ("the schedule's sweep announces a silence", self.silence),
+            ("a deletion leaves the protected tables, with their rows", self.delete),
+        ]
+
+    # ---- Tools ----
+
+    def run(self, *command, stdin=None):
+        """A command of the documents; its output. Whatever else this machine knows of AWS is kept from it."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        own |= self.emulator.account | {"SAM_CLI_TELEMETRY": "0", "HOME": str(self.folder)}
+        done = subprocess.run(command, cwd=ROOT, env=own, input=stdin, capture_output=True, text=True, timeout=900)
+        check(done.returncode == 0, *command, "ended with", done.returncode, done.stdout[-1500:], done.stderr[-1500:])
+        return done.stdout
+
+    def shell(self, script):
+        """Lines of the documents, in bash."""
+        return self.run("bash", "-euo", "pipefail", "-c", script)
+
+    def call(self, method, path, body=None, token=None, key=None):
+        """A request to the deployed API: status and JSON. Its name is not in the machine's resolver: the address stands
+        in for it, with the name in the header."""
+        headers = {"host": self.host, "content-type": "application/json"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        if key:
+            headers["x-agent-token"] = key
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.emulator.url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as refused:
+            text = refused.read().decode()
+            return refused.code, json.loads(text) if text.startswith("{") else text
+
+    def called(self, *arguments, expected=(200, 201), **named):
+        status, body = self.call(*arguments, **named)
+        check(status in expected, *arguments, status, body)
+        return body
+
+    # ---- Steps ----
+
+    def deploy(self):
+        template = yaml.safe_load((BUILT / "template.yaml").read_text())
+        self.left_out = deviations.alarms_with_metric_math_are_left_out(template)
+        if self.broken:
+            self.broken(template["Resources"])
+        emulated = BUILT / "emulated.yaml"
+        emulated.write_text(yaml.safe_dump(template, sort_keys=False))
+        # A file of one's own, as docs/deployment.md has it: the receiver of the walk is on loopback.
+        own = self.folder / "samconfig.toml"
+        shipped = (ROOT / "samconfig.toml").read_text()
+        check(shipped.count('"Architecture=x86_64"]') == 1, "samconfig.toml has no environment x86")
+        own.write_text(shipped.replace('"Architecture=x86_64"]', '"Architecture=x86_64", "WebhookTargets=any"]'))
+        self.pair = ["sam", "deploy", "--config-env", ENVIRONMENT, "--config-file", str(own)]
+        try:
+            self.run(*self.pair, "--template-file", str(emulated))
+        finally:
+            emulated.unlink()
+        self.cloudformation = self.emulator.client("cloudformation")
+        stack = self.cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+        check(stack["StackStatus"] == "CREATE_COMPLETE", stack["StackStatus"])
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        self.host = re.sub("^https?://", "", self.outputs["ApiUrl"])
+        self.make_routes()
+
+    def make_routes(self):
+        processed = self.cloudformation.get_template(StackName=STACK, TemplateStage="Processed")["TemplateBody"]
+        processed = json.loads(processed) if isinstance(processed, str) else processed
+        resources = self.cloudformation.list_stack_resources(StackName=STACK)["StackResourceSummaries"]
+        self.physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
+        functions = self.emulator.client("lambda")
+
+        def resolved(node):
+            if isinstance(node, dict) and "Fn::Sub" in node:
+                name = re.search(r"\$\{(\w+)\.Arn\}", str(node["Fn::Sub"]))[1]
+                return functions.get_function(FunctionName=self.physical[name])["Configuration"]["FunctionArn"]
+            if isinstance(node, dict):
+                return {key: resolved(value) for key, value in node.items() if key != "Fn::If"}
+            return node
+
+        body = resolved(processed["Resources"]["Api"]["Properties"]["Body"])
+        gateway = self.emulator.client("apigatewayv2")
+        self.routes = deviations.routes_are_made_one_by_one(gateway, self.host.split(".")[0], body)
+        check(len(self.routes) > 30, self.routes)
+
+    def mint(self):
+        block = document_block("docs/deployment.md", "mint '{")
+        lines = [line for line in block.splitlines() if not line.startswith("mint ")]
+        output = self.shell("\n".join(lines))
+        check(self.outputs["ApiUrl"] in output, output)
+        minted = self.shell(block)
+        self.operator = re.search("rco_[0-9a-f]{48}", minted)
+        self.enrollment = re.search("rce_[0-9a-f]{48}", minted)
+        check(self.operator and self.enrollment, minted)
+        self.operator, self.enrollment = self.operator[0], self.enrollment[0]
+
+    def register(self):
+        status, body = self.call("POST", "/api/agents/register", {"name": "uninvited"})
+        check(status in (401, 403), "the door is open", status, body)
+        answer = self.called("POST", "/api/agents/register", {"name": "walker"}, token=self.enrollment)["data"]
+        self.agent, self.key = answer["agentId"], answer["apiKey"]
+        status, body = self.call("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
+        check(status == 401, "it beats before it is let in", status, body)
+        self.called("POST", f"/api/v1/agents/{self.agent}/approve", token=self.operator)
+
+    def beat(self):
+        self.called("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
+        self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
+        self.called("POST", "/api/v1/agents/heartbeat", {"name": "fleet-1"}, token=self.enrollment)
+        seen = self.called("GET", f"/api/v1/agents/{self.agent}", token=self.operator)
+        check(seen["status"] == "healthy", seen)
+
+    def events(self):
+        self.called("POST", "/api/agents/events", {"event": "walked", "payload": {"step": 5}}, key=self.key)
+        kinds = self.kinds_of_events()
+        check({"walked", "agent.registered", "agent.approved"} <= kinds, kinds)
+
+    def kinds_of_events(self):
+        page = self.called("GET", f"/api/v1/agents/{self.agent}/events", token=self.operator)
+        return {event["type"] for event in page["items"]}
+
+    def deliver(self):
+        """Twice within seconds: the schedule, which delivers as well, comes once a minute."""
+        new = {"kind": "webhook", "url": self.receiver.url, "label": "the walk"}
+        channel = self.called("POST", "/api/v1/channels", new, token=self.operator)["id"]
+        until("the greeting", lambda: "channel.hello" in self.told(), 12)
+        time.sleep(11)
+        self.called("POST", f"/api/v1/channels/{channel}/test", {}, token=self.operator, expected=(200, 201, 202))
+        until("the test", lambda: "channel.test" in self.told(), 12)
+
+    def told(self):
+        return {message["body"].get("type") for message in self.receiver.received}
+
+    def rotate(self):
+        path = f"/api/v1/agents/{self.agent}/rotate-key"
+        new = self.called("POST", path, {"overlap_seconds": 0}, token=self.operator)
+        new = re.search('"([0-9a-f]{48})"', json.dumps(new))
+        check(new, "no new key is shown")
+        status, body = self.call("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
+        check(status in (401, 403), "the old key still beats", status, body)
+        self.key = new[1]
+        self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
+
+    def silence(self):
+        """The walker promised a heartbeat a second and sends none; another agent's say that the API is there."""
+        config = {"heartbeat_config": {"interval_seconds": 1, "missing_tolerance": 3}}
+        self.called("PATCH", f"/api/v1/agents/{self.agent}", config, token=self.operator)
+        self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
+
+        def announced():
+            self.called("POST", "/api/v1/agents/heartbeat", {"name": "fleet-1"}, token=self.enrollment)
+            time.sleep(2)
+            return "agent.offline" in self.kinds_of_events()
+
+        until("agent.offline", announced, 240)
+
+    def delete(self):
+        database = self.emulator.client("dynamodb")
+        tables = {name: self.outputs[f"{name}TableName"] for name in KEPT}
+        before = {name: database.scan(TableName=table, Select="COUNT")["Count"] for name, table in tables.items()}
+        check(before["Agents"] >= 2 and before["Events"] > 3, before)
+        block = document_block("docs/operations.md", "sam delete --config-env")
+        with tempfile.TemporaryDirectory() as folder:
+            listed = self.shell(f"env={ENVIRONMENT} stack={STACK}\n" + block.replace("tables.txt", f"{folder}/tables.txt"))
+            kept = {name for name in KEPT if tables[name] in listed}
+            check(kept == KEPT and "WindowsTable" not in listed, listed)
+            after = {name: database.scan(TableName=table, Select="COUNT")["Count"] for name, table in tables.items()}
+            check(after == before, before, after)
+            block = document_block("docs/operations.md", "--no-deletion-protection-enabled")
+            self.shell(block.replace("tables.txt", f"{folder}/tables.txt"))
+        left = database.list_tables()["TableNames"]
+        check(not left, "tables are left", left)
+
+
+def document_block(document, needle):
+    """The one fenced block of a document that has this text in it."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
+    blocks = [block for block in blocks if needle in block]
+    check(len(blocks) == 1, document, "has not one block with", needle)
+    return blocks[0]
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--break", dest="broken", choices=sorted(breakages()))
+    broken, about = breakages().get(arguments.parse_args().broken, (None, None))
+    if not (BUILT / "template.yaml").exists():
+        sys.exit("there is no build: sam build --config-env x86")
+    with tempfile.TemporaryDirectory(prefix="rollcall-deployed-") as folder:
+        emulator = Emulator(pathlib.Path(folder))
+        walk = Walk(emulator, pathlib.Path(folder), broken)
+        failed = None
+        try:
+            for name, step in walk.steps():
+                began = time.monotonic()
+                try:
+                    step()
+                except Exception as error:
+                    failed = name
+                    print(f"FAILED  {name}: {type(error).__name__}: {error}", flush=True)
+                    break
+                print(f"{time.monotonic() - began:6.1f} s  {name}", flush=True)
+        finally:
+            emulator.stop()
+            if failed and not broken:
+                print("".join(emulator.log.open(errors="replace").readlines()[-40:]))
+        if broken:
+            sys.exit(None if failed == about else f"it should fail in `{about}`, and failed in: {failed}")
+        sys.exit(1 if failed else None)
+
+
+if __name__ == "__main__":
+    main()
