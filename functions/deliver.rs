@@ -86,8 +86,7 @@ impl From<Event> for Bell {
     }
 }
 
-/// Delivers what is due, or what the stream names, and reports in its answer and in one log line, which is also its
-/// metrics. A receiver that does not take its delivery is no failure.
+/// Delivers what is due, or what the stream names, and reports in its answer and in one log line. A receiver that does not take its delivery is no failure.
 ///
 /// # Errors
 /// The store failed; the next minute tries again.
@@ -106,10 +105,8 @@ pub async fn run(
     }
 }
 
-/// One line, a log record, and metrics where something came to its end: a metric costs by the hour in which it is told.
-/// The template's metric filters read `OldestDue` and `ChannelsDisabled`.
+/// One line. The template's metric filters read `OldestDue` and `ChannelsDisabled`.
 fn log_line(report: &DeliveryReport, now: Timestamp) -> Value {
-    let metric = |name: &str| json!({ "Name": name, "Unit": "Count" });
     let mut line = json!({
         "timestamp": now.to_string(),
         "level": "INFO",
@@ -125,16 +122,6 @@ fn log_line(report: &DeliveryReport, now: Timestamp) -> Value {
     });
     if let Some(oldest_due) = report.oldest_due_ms {
         line["OldestDue"] = oldest_due.into();
-    }
-    if report.delivered + report.undelivered > 0 {
-        line["_aws"] = json!({
-            "Timestamp": now.as_millis(),
-            "CloudWatchMetrics": [{
-                "Namespace": "Rollcall",
-                "Dimensions": [[]],
-                "Metrics": [metric("Delivered"), metric("Undelivered")],
-            }],
-        });
     }
     line
 }

@@ -201,7 +201,7 @@ async fn what_fails_in_an_invocation_is_logged_with_lambdas_request_id() {
     for lambda in [sweep, register] {
         lambda.stop().await;
         let mut records = log_records(&lambda);
-        records.retain(|record| record.get("_aws").is_none());
+        records.retain(|record| record.get("Scanned").is_none());
         let ids: Vec<_> = records.iter().map(|record| record["span"]["requestId"].clone()).collect();
         let of_invocation = |count: u64| format!("00000000-0000-4000-8000-{count:012x}");
         assert_eq!(ids, [of_invocation(1), of_invocation(2)], "{records:?}");
