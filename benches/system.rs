@@ -220,6 +220,7 @@ pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
         ("API_URL", "http://127.0.0.1"),
         ("WEBHOOK_TARGETS", "any"),
         ("TRUSTED_PROXY_HOPS", "0"),
+        ("TRUSTED_ADDRESS_HEADER", "none"),
         ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
     ];
     given.map(|(name, value)| (name.to_owned(), value.to_owned())).into()

@@ -5,7 +5,7 @@ use serde::Serialize;
 use shared::config::Registration;
 use shared::config::Setting::{
     self, AgentsTable, EventsTable, PendingRetention, RegisterLimit, SystemEventRetention, TokensTable,
-    TrustedProxyHops, WindowsTable,
+    TrustedAddressHeader, TrustedProxyHops, WindowsTable,
 };
 use shared::domain::agent::{AgentId, AgentName, AgentState};
 use shared::domain::credential::Token;
@@ -32,6 +32,7 @@ pub const FUNCTION: Endpoint = Endpoint {
         Setting::Registration,
         RegisterLimit,
         TrustedProxyHops,
+        TrustedAddressHeader,
         PendingRetention,
         SystemEventRetention,
     ],

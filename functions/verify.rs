@@ -4,8 +4,8 @@ use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Approval;
 use shared::config::Setting::{
-    self, AgentsTable, EventsTable, SystemEventRetention, TokensTable, TrustedProxyHops, VerifyFailureLimit,
-    WindowsTable,
+    self, AgentsTable, EventsTable, SystemEventRetention, TokensTable, TrustedAddressHeader,
+    TrustedProxyHops, VerifyFailureLimit, WindowsTable,
 };
 use shared::domain::agent::{AgentId, AgentState};
 use shared::domain::credential::ApiKey;
@@ -32,6 +32,7 @@ pub const FUNCTION: Endpoint = Endpoint {
         Setting::Approval,
         VerifyFailureLimit,
         TrustedProxyHops,
+        TrustedAddressHeader,
         SystemEventRetention,
     ],
     handler: |app, request, now| Box::pin(handle(app, request, now)),

@@ -291,6 +291,7 @@ const SECTIONS: &[&str] = &[
     "Outputs",
     "Parameters",
     "Resources",
+    "Rules",
     "Transform",
 ];
 
@@ -303,6 +304,9 @@ fn read(text: &str, given: &BTreeMap<String, String>, place: Place<'_>) -> Resul
     let section = sections.get("Parameters").map_or(document.line, |node| node.line);
     let parameters = parameters::read(entries("Parameters")?, given, section)?;
     let mut scope = Scope::new(parameters, entries("Conditions")?, place);
+    for rule in entries("Rules")? {
+        scope.assert(rule)?;
+    }
 
     let mut resources = Vec::new();
     for Entry { name, line, node } in sections.require("Resources")?.entries()? {

@@ -69,6 +69,8 @@ pub enum Setting {
     SweepSegments,
     /// Proxies in front whose `X-Forwarded-For` entries are trusted.
     TrustedProxyHops,
+    /// The header in which a proxy in front says who calls, or `none`.
+    TrustedAddressHeader,
     /// Days for which messages and their deliveries are kept.
     AlertRetention,
     /// Days after the announcement of a silence for which its agent is kept; 0 for ever.
@@ -107,6 +109,7 @@ impl Setting {
             Self::PendingRetention => "PENDING_RETENTION_DAYS",
             Self::SweepSegments => "SWEEP_SEGMENTS",
             Self::TrustedProxyHops => "TRUSTED_PROXY_HOPS",
+            Self::TrustedAddressHeader => "TRUSTED_ADDRESS_HEADER",
             Self::AlertRetention => "ALERT_RETENTION_DAYS",
             Self::ForgetAfter => "FORGET_AFTER_DAYS",
             Self::AlertAfterMissed => "ALERT_AFTER_MISSED",
@@ -197,6 +200,8 @@ pub struct Config {
     pub sweep_segments: Given<NonZero<u8>>,
     /// See [`Setting::TrustedProxyHops`].
     pub trusted_proxy_hops: Given<usize>,
+    /// See [`Setting::TrustedAddressHeader`]; `None` for `none`.
+    pub trusted_address_header: Given<Option<String>>,
     /// See [`Setting::AlertRetention`].
     pub alert_retention: Given<Duration>,
     /// See [`Setting::ForgetAfter`]; zero for ever.
@@ -266,6 +271,9 @@ impl Config {
             pending_retention: env.given(Setting::PendingRetention, days)?,
             sweep_segments: env.given(Setting::SweepSegments, number)?,
             trusted_proxy_hops: env.given(Setting::TrustedProxyHops, number)?,
+            trusted_address_header: env.given(Setting::TrustedAddressHeader, |value| {
+                text(value).map(|name| (name != "none").then_some(name))
+            })?,
             alert_retention: env.given(Setting::AlertRetention, days)?,
             forget_after: env.given(Setting::ForgetAfter, days)?,
             alert_after_missed: env.given(Setting::AlertAfterMissed, number)?,

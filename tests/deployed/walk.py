@@ -149,8 +149,8 @@ def breakages():
         del resources["DeliveryBell"]
 
     return {
-        "policy": (policy, "agents beat by both contracts"),
-        "route": (route, "agents beat by both contracts"),
+        "policy": (policy, "agents beat by both contracts once an operator lets them in"),
+        "route": (route, "agents beat by both contracts once an operator lets them in"),
         "schedule": (schedule, "the schedule's sweep announces a silence"),
         "mapping": (mapping, "an alert reaches a receiver through the stream"),
     }
@@ -167,8 +167,8 @@ class Walk:
         return [
             ("the documents' pair deploys the built template", self.deploy),
             ("mint-token, invoked as the documents say, makes the first tokens", self.mint),
-            ("an agent registers under enrollment and waits for an operator", self.register),
-            ("agents beat by both contracts", self.beat),
+            ("an agent registers under enrollment", self.register),
+            ("agents beat by both contracts once an operator lets them in", self.beat),
             ("what an agent posts can be read", self.events),
             ("an alert reaches a receiver through the stream", self.deliver),
             ("a key is rotated, and the old one ends", self.rotate),
@@ -274,11 +274,11 @@ class Walk:
         check(status in (401, 403), "the door is open", status, body)
         answer = self.called("POST", "/api/agents/register", {"name": "walker"}, token=self.enrollment)["data"]
         self.agent, self.key = answer["agentId"], answer["apiKey"]
+
+    def beat(self):
         status, body = self.call("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
         check(status == 401, "it beats before it is let in", status, body)
         self.called("POST", f"/api/v1/agents/{self.agent}/approve", token=self.operator)
-
-    def beat(self):
         self.called("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
         self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
         self.called("POST", "/api/v1/agents/heartbeat", {"name": "fleet-1"}, token=self.enrollment)

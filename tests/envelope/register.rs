@@ -410,6 +410,25 @@ async fn behind_a_trusted_proxy_its_entry_counts() {
     assert_eq!(system.post(PATH, &body).await.status, 429);
 }
 
+#[tokio::test]
+async fn the_header_of_the_proxy_in_front_counts_before_everything_else() {
+    let system = TestSystem::with()
+        .parameter("RegisterLimitPerIp", 1)
+        .parameter("DomainName", "rollcall.example")
+        .parameter("CertificateArn", "arn:aws:acm:us-east-1:000000000000:certificate/1")
+        .parameter("TrustedAddressHeader", "CF-Connecting-IP")
+        .start()
+        .await;
+    let body = json!({ "name": "a" });
+    let status = async |told: &str, forwarded: &str| {
+        let headers = [("cf-connecting-ip", told), ("x-forwarded-for", forwarded)];
+        system.post_with(PATH, &headers, &body).await.status
+    };
+    assert_eq!(status("192.0.2.1", "203.0.113.1").await, 200);
+    assert_eq!(status("192.0.2.2", "203.0.113.1").await, 200);
+    assert_eq!(status("192.0.2.1", "203.0.113.2").await, 429);
+}
+
 // ---- Enrollment ------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use super::{
 
 /// Types that only a deployment needs.
 const NOT_LOCAL: &[&str] = &[
+    "AWS::ApiGatewayV2::ApiMapping",
+    "AWS::ApiGatewayV2::DomainName",
     "AWS::CloudWatch::Alarm",
     "AWS::KMS::Key",
     "AWS::Logs::LogGroup",
@@ -337,7 +339,8 @@ fn filters(node: &Node) -> Result<Vec<Filter>, Problem> {
 // ---- The API ----
 
 const API: &[&str] = &["StageName", "CorsConfiguration", "RouteSettings"];
-const API_DEPLOYED: &[&str] = &["AccessLogSettings", "DefaultRouteSettings", "Description", "Tags"];
+const API_DEPLOYED: &[&str] =
+    &["AccessLogSettings", "DefaultRouteSettings", "Description", "DisableExecuteApiEndpoint", "Tags"];
 const CORS: &[&str] = &["AllowOrigins", "AllowMethods", "AllowHeaders", "ExposeHeaders", "MaxAge"];
 
 /// What the API answers to browsers. Its throttles are not executed here, but those of single routes must

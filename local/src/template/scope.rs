@@ -72,6 +72,22 @@ impl<'a> Scope<'a> {
         self.holds_within(name, &[])
     }
 
+    /// A rule about the parameters together, which a deployment with others does not pass.
+    pub(super) fn assert(&self, rule: &Entry) -> Result<(), Problem> {
+        let fields = rule.node.fields("a rule", &[&["RuleCondition", "Assertions"]])?;
+        if !fields.get("RuleCondition").map_or(Ok(true), |condition| self.decide(condition, &[]))? {
+            return Ok(());
+        }
+        for assertion in fields.require("Assertions")?.list()? {
+            let fields = assertion.fields("an assertion", &[&["Assert", "AssertDescription"]])?;
+            if !self.decide(fields.require("Assert")?, &[])? {
+                let description = fields.require("AssertDescription")?.text()?;
+                return Err(Problem::new(rule.line, format!("rule `{}`: {description}", rule.name)));
+            }
+        }
+        Ok(())
+    }
+
     fn resolve_all(&self, items: &[Node]) -> Result<Vec<Node>, Problem> {
         items.iter().filter_map(|item| self.resolve(item).transpose()).collect()
     }

@@ -128,6 +128,7 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("CANARY_URL", "http://local"),
         ("API_URL", "http://local"),
         ("TRUSTED_PROXY_HOPS", "0"),
+        ("TRUSTED_ADDRESS_HEADER", "none"),
         ("ALERT_RETENTION_DAYS", "30"),
         ("WEBHOOK_TARGETS", "public"),
     ]);
@@ -270,6 +271,33 @@ fn every_count_of_the_template_is_refused_where_its_description_says_so() {
         }
     }
     assert!(counts > 10, "{counts}");
+}
+
+#[test]
+fn parameters_that_do_not_go_together_are_refused_by_the_shipped_rules() {
+    let closed = [("Registration", "open"), ("Approval", "key")];
+    let domain = ("DomainName", "rollcall.example");
+    let certificate = ("CertificateArn", "arn:aws:acm:us-east-1:000000000000:certificate/1");
+    let header = ("TrustedAddressHeader", "CloudFront-Viewer-Address");
+    for (given, refused) in [
+        (vec![domain], Some("DomainName needs CertificateArn")),
+        (vec![header], Some("TrustedAddressHeader needs DomainName")),
+        (vec![domain, certificate, header], None),
+    ] {
+        let given = [&closed[..], &given].concat();
+        if let Some(refused) = refused {
+            let error = error(REAL, &given);
+            assert!(error.contains(refused), "{error}");
+            continue;
+        }
+        let functions = read(REAL, &given).expect("parameters that go together").functions;
+        let url =
+            |variable| functions.iter().find_map(|function| function.environment.get(variable).cloned());
+        let there = Some("https://rollcall.example".to_owned());
+        assert_eq!([url("API_URL"), url("CANARY_URL")], [there.clone(), there]);
+    }
+    let text = REAL.replace("    RuleCondition:", "    Mood: good\n    RuleCondition:");
+    assert!(error(&text, &closed).ends_with("`Mood` of a rule is not understood"));
 }
 
 #[test]

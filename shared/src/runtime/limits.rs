@@ -97,6 +97,8 @@ impl App {
             Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
             _ => None,
         };
-        source_address(source_ip, request.headers(), *self.config.trusted_proxy_hops.get())
+        let trusted_header = self.config.trusted_address_header.get().as_deref();
+        let trusted_hops = *self.config.trusted_proxy_hops.get();
+        source_address(source_ip, request.headers(), trusted_header, trusted_hops)
     }
 }

@@ -11,10 +11,17 @@ use tracing::warn;
 ///
 /// `source_ip` is what API Gateway saw. Behind `trusted_hops` proxies of one's own it is a proxy's, and the
 /// caller's is the entry of `X-Forwarded-For` that the outermost of them wrote: the `trusted_hops`-th from the
-/// right. With fewer entries than that, `source_ip` counts. An entry that is not an address counts for itself, and the
+/// right. With fewer entries than that, `source_ip` counts. A `trusted_header` that is there comes first: it is for a
+/// proxy that writes the address into a header of its own, over what the caller may have written there. An entry that is not an address counts for itself, and the
 /// first one is logged: the proxy writes something that is not understood here.
 #[must_use]
-pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops: usize) -> String {
+pub fn source_address(
+    source_ip: Option<&str>,
+    headers: &HeaderMap,
+    trusted_header: Option<&str>,
+    trusted_hops: usize,
+) -> String {
+    let told = trusted_header.and_then(|name| headers.get(name)?.to_str().ok()).map(str::trim);
     let forwarded = trusted_hops.checked_sub(1).and_then(|from_the_right| {
         let entries: Vec<&str> = headers
             .get_all("x-forwarded-for")
@@ -24,7 +31,8 @@ pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops
             .collect();
         entries.iter().rev().nth(from_the_right).map(|entry| entry.trim())
     });
-    let Some(text) = forwarded.filter(|entry| !entry.is_empty()).or(source_ip) else {
+    let is_there = |entry: &&str| !entry.is_empty();
+    let Some(text) = told.filter(is_there).or(forwarded.filter(is_there)).or(source_ip) else {
         return "unknown".to_owned();
     };
     match parse(text) {
@@ -32,7 +40,7 @@ pub fn source_address(source_ip: Option<&str>, headers: &HeaderMap, trusted_hops
         Some(IpAddr::V6(address)) => network_64(address),
         None => {
             UNREADABLE.call_once(|| {
-                warn!("an address of a caller that cannot be read: is TrustedProxyHops right?");
+                warn!("an address of a caller that cannot be read: are TrustedProxyHops and TrustedAddressHeader right?");
             });
             text.chars().filter(char::is_ascii_graphic).take(LONGEST_UNREADABLE).collect()
         }
@@ -45,11 +53,13 @@ static UNREADABLE: Once = Once::new();
 /// How many characters of an entry that is not an address tell it from others.
 const LONGEST_UNREADABLE: usize = 64;
 
-/// An address, alone or with a port: `192.0.2.1`, `192.0.2.1:5001`, `2001:db8::1`, `[2001:db8::1]:5001`.
+/// An address, alone or with a port: `192.0.2.1`, `192.0.2.1:5001`, `2001:db8::1`, `[2001:db8::1]:5001`, and, as
+/// `CloudFront` writes it, `2001:db8:0:0:0:0:0:1:5001`.
 fn parse(text: &str) -> Option<IpAddr> {
     let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    address.ok().or_else(bracketed).map(|address| address.to_canonical())
+    let without_brackets = || text.rsplit_once(':')?.0.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    address.ok().or_else(bracketed).or_else(without_brackets).map(|address| address.to_canonical())
 }
 
 fn network_64(address: Ipv6Addr) -> String {
@@ -64,7 +74,7 @@ mod tests {
     fn from(source_ip: &str, forwarded: &str, hops: usize) -> String {
         let headers =
             HeaderMap::from_iter([("x-forwarded-for".parse().unwrap(), forwarded.parse().unwrap())]);
-        source_address(Some(source_ip), &headers, hops)
+        source_address(Some(source_ip), &headers, None, hops)
     }
 
     #[test]
@@ -88,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_header_comes_before_what_was_forwarded() {
+        let from = |told: &str| {
+            let headers = [("cloudfront-viewer-address", told), ("x-forwarded-for", "203.0.113.9")];
+            let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            let header = Some("CloudFront-Viewer-Address");
+            source_address(Some("192.0.2.1"), &HeaderMap::from_iter(headers), header, 1)
+        };
+        assert_eq!(from("198.51.100.10:46532"), "198.51.100.10");
+        assert_eq!(from("2001:db8:1:2:3:4:5:6:46532"), "2001:db8:1:2::/64");
+        assert_eq!(from(""), "203.0.113.9");
+        let none = HeaderMap::new();
+        assert_eq!(source_address(Some("192.0.2.1"), &none, Some("cf-connecting-ip"), 0), "192.0.2.1");
+    }
+
+    #[test]
     fn an_entry_that_is_not_an_address_counts_for_itself() {
         assert_eq!(from("192.0.2.1", "nonsense", 1), "nonsense");
         assert_eq!(from("192.0.2.1", &"x".repeat(1_000), 1), "x".repeat(64));
@@ -97,6 +122,6 @@ mod tests {
     fn ipv6_callers_count_per_64() {
         assert_eq!(from("2001:db8:1:2:3:4:5:6", "", 0), "2001:db8:1:2::/64");
         assert_eq!(from("::ffff:192.0.2.1", "", 0), "192.0.2.1");
-        assert_eq!(source_address(None, &HeaderMap::new(), 0), "unknown");
+        assert_eq!(source_address(None, &HeaderMap::new(), None, 0), "unknown");
     }
 }
