@@ -65,6 +65,35 @@ fn the_templates_routes_are_the_codes() {
     assert_eq!(declared, in_code);
 }
 
+/// docs/performance.md bills 250 bytes for the access log's line of a heartbeat.
+#[test]
+fn a_heartbeats_line_of_the_access_log_has_at_most_250_bytes() {
+    let text = file("template.yaml");
+    let format = text.split("Format: >-\n").nth(1).expect("the access log's format");
+    let format = format.lines().map(str::trim).take_while(|line| line.starts_with(['{', '"']));
+    let line = format.collect::<Vec<_>>().join(" ");
+    let values = [
+        ("requestId", "JKJaXmPLvHcESHA="),
+        ("integration.requestId", "c6af9ac6-7b61-11e6-9a41-93e8deadbeef"),
+        ("requestTimeEpoch", "1795777819629"),
+        ("identity.sourceIp", "198.51.100.101"),
+        ("httpMethod", "POST"),
+        ("routeKey", "POST /api/v1/agent/heartbeat"),
+        ("status", "200"),
+        ("responseLatency", "12"),
+        ("integrationErrorMessage", "-"),
+    ];
+    let fill = |line: String, (name, value): (&str, &str)| {
+        let quoted = format!("\"$context.{name}\"");
+        assert!(line.contains(&quoted), "{name}: {line}");
+        line.replace(&quoted, &format!("\"{value}\""))
+    };
+    let line = values.into_iter().fold(line, fill);
+    assert!(!line.contains('$'), "{line}");
+    serde_json::from_str::<serde_json::Value>(&line).expect("JSON");
+    assert!(line.len() <= 250, "{} bytes: {line}", line.len());
+}
+
 #[test]
 fn what_no_route_takes_has_a_function() {
     let functions = template().functions;
