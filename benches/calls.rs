@@ -127,6 +127,7 @@ fn of_operators(fleet: &Fleet, new_name: &str) -> Vec<Call> {
         ("create-agent", "an operator creates an agent", &post, agents.clone(), json!({ "name": "created" })),
         ("get-agent", "one agent", &get, other(""), none.clone()),
         ("update-agent", "change an agent", &Method::PATCH, other(""), json!({ "name": new_name })),
+        ("direct-agent", "tell an agent to pause", &post, other("/directive"), json!({ "action": "pause" })),
         ("delete-agent", "delete nobody", &delete, nobodys(&agents), none.clone()),
         ("revoke-agent", "revoke", &post, other("/revoke"), json!({})),
         ("restore-agent", "restore", &post, other("/restore"), none.clone()),

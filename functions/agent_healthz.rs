@@ -11,7 +11,7 @@ use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::credentials::{self, CredentialProblem};
 use shared::wire::error::ApiError;
-use shared::wire::mission_control;
+use shared::wire::mission_control::{self, DirectiveRead};
 use uuid::Uuid;
 
 /// The function and what it reads.
@@ -29,6 +29,8 @@ struct AgentHealth {
     gateway_id: Uuid,
     status: &'static str,
     is_board_lead: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directive: Option<DirectiveRead>,
 }
 
 /// Reads; renews nothing.
@@ -47,5 +49,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         gateway_id: app.gateway_id(),
         status: agent.status(now),
         is_board_lead: false,
+        directive: agent.directive.as_ref().map(DirectiveRead::of),
     })?)
 }

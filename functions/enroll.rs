@@ -10,6 +10,7 @@ use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::domain::event::Actor;
 use shared::domain::rate_limit::{Policy, Quota};
 use shared::domain::registration::{Creation, NewEnrolled};
+use shared::domain::report::Report;
 use shared::domain::row_ids::NamespaceId;
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
 use shared::runtime::app::App;
@@ -17,10 +18,11 @@ use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::contract::Contract;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::json::Json;
 use shared::wire::mission_control::{self, AgentRead, AgentWithKey};
-use shared::wire::{credentials, fields};
+use shared::wire::{credentials, fields, report};
 use uuid::Uuid;
 
 /// The function and what it reads.
@@ -30,11 +32,12 @@ pub const FUNCTION: Endpoint = Endpoint {
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
-/// The body: `{"name"?, "board_id"?, "status"?}`. An agent's own key does not need the name.
+/// The body: `{"name"?, "board_id"?, "status"?, "report"?}`. An agent's own key does not need the name.
 struct FirstHeartbeat {
     name: Option<AgentName>,
     board_id: Option<Uuid>,
-    report: HealthReport,
+    health: HealthReport,
+    report: Report,
 }
 
 impl FirstHeartbeat {
@@ -44,8 +47,13 @@ impl FirstHeartbeat {
         Ok(Self {
             name: fields::name(&body)?,
             board_id: body.uuid("board_id")?,
-            report: fields::report(&body)?,
+            health: fields::health(&body)?,
+            report: report::strict(&body, Contract::MissionControl)?,
         })
+    }
+
+    const fn call(&self) -> Call {
+        Call::Heartbeat { health: self.health, report: self.report }
     }
 }
 
@@ -66,9 +74,8 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
                     return Err(invalid.into());
                 }
             };
-            let (agent, quota) =
-                app.check_in(&Caller::Key(key), Call::Heartbeat(heartbeat.report), now).await?;
-            Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
+            let (agent, quota) = app.check_in(&Caller::Key(key), heartbeat.call(), now).await?;
+            heard(app, &agent, quota, now)
         }
         Credential::Token(token) => heartbeat_by_name(app, &request, &token, body, now).await,
     }
@@ -84,6 +91,7 @@ async fn heartbeat_by_name(
 ) -> Result<Answer, ApiError> {
     let sponsor = Sponsor::of(app, token, now).await?;
     let heartbeat = FirstHeartbeat::read(body)?;
+    let call = heartbeat.call();
     let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
     let board_id = heartbeat.board_id.or(sponsor.row.board_id);
     sponsor.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
@@ -96,19 +104,23 @@ async fn heartbeat_by_name(
         }
     }
     let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace, actor: sponsor.actor };
-    let call = Call::Heartbeat(heartbeat.report);
     if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
-        return Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota));
+        return heard(app, &agent, quota, now);
     }
     let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
-    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.report), now).await? {
+    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.health), now).await? {
         Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
-            Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
+            heard(app, &agent, quota, now)
         }
         Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
     }
+}
+
+/// The answer to a heartbeat of an agent that is there.
+fn heard(app: &App, agent: &Agent, quota: Quota, now: Timestamp) -> Result<Answer, ApiError> {
+    Ok(mission_control::body(&AgentRead::heard(agent, Vec::new(), app.gateway_id(), now))?.counted(quota))
 }
 
 /// The answer that shows the key. An approved agent's creation is its first heartbeat, and counted.

@@ -8,17 +8,19 @@ use shared::domain::agent::{Agent, AgentId};
 use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::heartbeat::Health;
+use shared::domain::report::Report;
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::contract::Contract;
 use shared::wire::credentials::{self, CredentialProblem};
 use shared::wire::error::{ApiError, Invalid};
 use shared::wire::json::Object;
-use shared::wire::mission_control::{self, AgentRead};
+use shared::wire::mission_control::{self, AgentRead, DirectiveRead};
 use shared::wire::route::route;
-use shared::wire::{envelope, fields};
+use shared::wire::{envelope, fields, report};
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -37,6 +39,8 @@ struct HeartbeatData {
     last_seen_at: Option<String>,
     interval_seconds: u64,
     lease_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directive: Option<DirectiveRead>,
 }
 
 impl HeartbeatData {
@@ -48,6 +52,7 @@ impl HeartbeatData {
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
             interval_seconds: agent.heartbeat().interval_seconds(),
             lease_expires_at: agent.lease_expires_at.map(|end| end.to_string()),
+            directive: agent.directive.as_ref().map(DirectiveRead::of),
         }
     }
 }
@@ -72,7 +77,8 @@ async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
     let health = Health::parse(&status)
         .ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
-    let call = Call::Heartbeat(HealthReport::Report(health));
+    let report = report::strict(&body, Contract::Envelope)?;
+    let call = Call::Heartbeat { health: HealthReport::Report(health), report };
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
     Ok(envelope::data(&HeartbeatData::of(&agent))?.counted(quota))
 }
@@ -82,8 +88,18 @@ async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, Api
     let Credential::Agent(key) = credentials::credential(request.headers())? else {
         return Err(CredentialProblem::WrongKind.into());
     };
-    let report = known_key_first(app, &key, lenient_report(request.body()), now).await?;
-    renew(app, &Caller::Key(key), report, now).await
+    let body = Object::parse(request.body()).ok();
+    let health = match &body {
+        Some(body) if matches!(body.string("status"), Ok(Some(_))) => fields::health(body),
+        _ => Ok(HealthReport::Keep),
+    };
+    let health = known_key_first(app, &key, health, now).await?;
+    let (report, problems) = match &body {
+        Some(body) => report::read(body, Contract::MissionControl),
+        None => (Report::default(), Vec::new()),
+    };
+    let problems = problems.iter().map(ToString::to_string).collect();
+    renew(app, &Caller::Key(key), Call::Heartbeat { health, report }, problems, now).await
 }
 
 /// By the path's id: for the agent itself and for operators.
@@ -91,15 +107,15 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
     let body = fields::json(request)?;
     let credential = credentials::credential(request.headers())?;
     let meant = fields::agent_id(request);
-    let report = body.object().and_then(|body| fields::report(&body));
+    let call = body.object().and_then(|body| call(&body));
     match credential {
         Credential::Agent(key) => {
             if meant.as_ref() != Ok(&AgentId::of_key(&key)) {
                 let agent = app.agent_of_key(&key, now).await?;
                 app.only_itself(&agent, meant?, now).await?;
             }
-            let report = known_key_first(app, &key, report, now).await?;
-            renew(app, &Caller::Key(key), report, now).await
+            let call = known_key_first(app, &key, call, now).await?;
+            renew(app, &Caller::Key(key), call, Vec::new(), now).await
         }
         Credential::Token(token) if token.kind() == TokenKind::Operator => {
             let operator = app.operator_row(&token, now).await?.operator();
@@ -107,21 +123,28 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
             if operator.board_id.is_some() {
                 reach(operator, app.existing(agent_id, now).await?.board_id)?;
             }
-            renew(app, &Caller::Operator { agent_id, actor: operator.actor() }, report?, now).await
+            let caller = Caller::Operator { agent_id, actor: operator.actor() };
+            renew(app, &caller, call?, Vec::new(), now).await
         }
         Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
     }
 }
 
+/// What a heartbeat of Mission Control's contract says.
+fn call(body: &Object<'_>) -> Result<Call, Invalid> {
+    let report = report::strict(body, Contract::MissionControl)?;
+    Ok(Call::Heartbeat { health: fields::health(body)?, report })
+}
+
 /// What the body says, or what is wrong with it: which only the agent with this key is told.
-async fn known_key_first(
+async fn known_key_first<T>(
     app: &App,
     key: &ApiKey,
-    report: Result<HealthReport, Invalid>,
+    said: Result<T, Invalid>,
     now: Timestamp,
-) -> Result<HealthReport, ApiError> {
-    match report {
-        Ok(report) => Ok(report),
+) -> Result<T, ApiError> {
+    match said {
+        Ok(said) => Ok(said),
         Err(invalid) => {
             app.agent_of_key(key, now).await?;
             Err(invalid.into())
@@ -129,15 +152,13 @@ async fn known_key_first(
     }
 }
 
-async fn renew(app: &App, caller: &Caller, report: HealthReport, now: Timestamp) -> Result<Answer, ApiError> {
-    let (agent, quota) = app.check_in(caller, Call::Heartbeat(report), now).await?;
-    Ok(mission_control::body(&AgentRead::of(&agent, app.gateway_id(), now))?.counted(quota))
-}
-
-/// What a body says that may be anything: only an object's string `status` counts.
-fn lenient_report(body: &[u8]) -> Result<HealthReport, Invalid> {
-    match Object::parse(body) {
-        Ok(body) if matches!(body.string("status"), Ok(Some(_))) => fields::report(&body),
-        _ => Ok(HealthReport::Keep),
-    }
+async fn renew(
+    app: &App,
+    caller: &Caller,
+    call: Call,
+    problems: Vec<String>,
+    now: Timestamp,
+) -> Result<Answer, ApiError> {
+    let (agent, quota) = app.check_in(caller, call, now).await?;
+    Ok(mission_control::body(&AgentRead::heard(&agent, problems, app.gateway_id(), now))?.counted(quota))
 }

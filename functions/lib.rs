@@ -13,6 +13,7 @@ pub mod delete_channel;
 pub mod delete_silence;
 pub mod delete_token;
 pub mod deliver;
+pub mod direct_agent;
 pub mod enroll;
 pub mod fallback;
 pub mod get_agent;
@@ -66,6 +67,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/agents/{agent_id}/revoke", "revoke-agent"),
     ("POST", "/api/v1/agents/{agent_id}/restore", "restore-agent"),
     ("POST", "/api/v1/agents/{agent_id}/rotate-key", "rotate-key"),
+    ("POST", "/api/v1/agents/{agent_id}/directive", "direct-agent"),
     ("GET", "/api/v1/agents/{agent_id}/events", "list-events"),
     ("GET", "/api/v1/agents/{agent_id}/usage", "get-usage"),
     ("GET", "/api/v1/agents/{agent_id}/workspace", "get-workspace"),
@@ -107,6 +109,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(delete_channel::FUNCTION),
     Function::Endpoint(delete_silence::FUNCTION),
     Function::Endpoint(delete_token::FUNCTION),
+    Function::Endpoint(direct_agent::FUNCTION),
     Function::Endpoint(enroll::FUNCTION),
     Function::Endpoint(fallback::FUNCTION),
     Function::Endpoint(get_agent::FUNCTION),

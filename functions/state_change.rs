@@ -9,7 +9,7 @@ use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, Invalid};
 use shared::wire::fields;
-use shared::wire::json::Json;
+use shared::wire::json::Object;
 use shared::wire::mission_control::{self, AgentRead};
 
 /// What the three functions read.
@@ -19,8 +19,7 @@ pub const READS: &[Setting] = &[AgentsTable, EventsTable, TokensTable, SystemEve
 const REASON_LIMIT: usize = 500;
 
 /// The `reason` of a change: text of at most 500 characters.
-fn reason(body: Json<'_>) -> Result<Option<String>, Invalid> {
-    let body = body.object()?;
+pub(crate) fn reason(body: &Object<'_>) -> Result<Option<String>, Invalid> {
     let reason = body.string("reason")?;
     match &reason {
         Some(text) if text.chars().count() > REASON_LIMIT => {
@@ -43,7 +42,7 @@ pub async fn handle(
     let body = fields::json(&request)?;
     let operator = app.operator_within(request.headers(), now).await?;
     let agent_id = fields::agent_id(&request)?;
-    let reason = reason(body)?;
+    let reason = reason(&body.object()?)?;
     let changed = app.store.change_state(agent_id, change, reason.as_deref(), operator, now).await?;
     Ok(mission_control::body(&AgentRead::of(&*into_result(changed)?, app.gateway_id(), now))?)
 }

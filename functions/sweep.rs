@@ -132,6 +132,7 @@ fn log_line(report: &SweepReport, now: Timestamp) -> Value {
         "LostRaces": report.lost_races,
         "Failed": report.failed,
         "OldestLag": report.oldest_lag_ms,
+        "Revoked": report.revoked,
         "Raised": report.raised,
         "Deaf": u8::from(!report.heard),
         "SegmentsDone": report.segments_done,

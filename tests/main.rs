@@ -15,6 +15,7 @@ mod envelope {
 mod mission_control {
     mod audit;
     pub mod client;
+    mod directives;
     mod enroll;
     mod events_usage_workspace;
     mod heartbeat;

@@ -8,6 +8,7 @@ pub mod check_in;
 pub mod concern;
 pub mod credential;
 pub mod delivery;
+pub mod directive;
 pub mod event;
 pub mod failure;
 pub mod fleet;
@@ -20,6 +21,7 @@ pub mod public_address;
 pub mod rate_limit;
 pub mod registration;
 pub mod rendering;
+pub mod report;
 pub mod row_ids;
 pub mod silence;
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod error;
 pub mod fields;
 pub mod json;
 pub mod mission_control;
+pub mod report;
 pub mod route;
 pub mod sender;
 pub mod signature;

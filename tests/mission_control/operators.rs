@@ -81,7 +81,7 @@ async fn every_operators_route_takes_an_operators_bearer_and_nothing_else() {
         ("another scheme", Client::anonymous(&system).with("authorization", "Basic YTpi"), 401),
     ];
     let routes = operators_routes();
-    assert_eq!(routes.len(), 26);
+    assert_eq!(routes.len(), 27);
     let before = system.row(&agent).await;
     for (method, path) in &routes {
         let path = path.replace("{agent_id}", &agent.id).replace("{id}", &text(&minted, "id"));
@@ -177,7 +177,7 @@ async fn every_field_of_create_and_patch_has_its_rule() {
     }
     assert_eq!(invalid(&operator.post(AGENTS, &json!({})).await), "body.name");
     assert_eq!(invalid(&operator.touch(AGENTS).await), "body.name");
-    for limit in [json!(0), json!(6_001), json!(-1), json!("60"), json!(1.0), json!(4_294_967_356_u64)] {
+    for limit in [json!(0), json!(6_001), json!(-1), json!("60"), json!(1.5), json!(4_294_967_356_u64)] {
         let body = json!({ "rate_limit_per_minute": limit });
         let reply = operator.patch(&agent_path(&agent.id, ""), &body).await;
         assert_eq!(invalid(&reply), "body.rate_limit_per_minute", "{body}");

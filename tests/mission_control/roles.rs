@@ -91,11 +91,13 @@ async fn an_operator_of_a_board_reaches_no_other_boards_agent() {
     let boards = Client::bearer(&system, &token(&system, json!({ "board_id": BOARD })).await);
     let foreign = |reply: &Reply| refusal(reply) == (403, "the token is for another board".to_owned());
     let own = everywhere.create(&json!({ "name": "own", "board_id": BOARD })).await;
+    // What one of the routes requires, and the others ignore.
+    let wanted = r#"{"action": "pause"}"#;
     for board_id in others {
         let agent = everywhere.create(&json!({ "name": "others", "board_id": board_id })).await;
         let before = stored(&system).await;
         for (method, path) in routes().filter(|(_, path)| path.contains("{agent_id}")) {
-            let reply = boards.send(method.clone(), &path.replace("{agent_id}", &agent.id), "").await;
+            let reply = boards.send(method.clone(), &path.replace("{agent_id}", &agent.id), wanted).await;
             assert!(foreign(&reply), "{method} {path}: {}", reply.text);
         }
         assert_eq!(stored(&system).await, before, "nobody changed anything");

@@ -96,6 +96,7 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
         (Method::GET, agent_path(id, "/usage"), String::new()),
         (Method::GET, agent_path(id, "/workspace"), String::new()),
         (Method::POST, agent_path(id, "/rotate-key"), String::new()),
+        (Method::POST, agent_path(id, "/directive"), json!({ "action": "pause" }).to_string()),
         (Method::POST, agent_path(id, "/revoke"), String::new()),
         (Method::POST, agent_path(id, "/restore"), String::new()),
         (Method::POST, agent_path(&waiting(system).await, "/approve"), String::new()),

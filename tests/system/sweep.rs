@@ -233,6 +233,7 @@ async fn the_report_counts_every_row() {
             "complete": true,
             "heard": true,
             "raised": 1,
+            "revoked": 0,
         })
     );
 }

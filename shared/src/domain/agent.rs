@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::concern::Told;
 use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
+use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::domain::row_ids::{self, NamespaceId};
 use crate::time::Timestamp;
@@ -176,6 +177,12 @@ pub struct Agent {
     /// What was told of it and has not ended. The sweep's mark, which heartbeats do not touch.
     #[serde(default, rename = "alerted", skip_serializing_if = "Told::is_nothing")]
     pub told: Told,
+    /// What an operator wants of the agent; absent while it is only to work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directive: Option<Directive>,
+    /// The directive's version until the agent acknowledges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacked: Option<i64>,
     /// Accepted requests. A meter, not an invoice: a resent request may count twice.
     #[serde(default)]
     pub requests_total: u64,
@@ -223,6 +230,8 @@ impl Agent {
             lease_expires_at: None,
             offline_since: None,
             told: Told::NOTHING,
+            directive: None,
+            unacked: None,
             requests_total: 0,
             namespace_id: None,
             created_at: now,
@@ -245,6 +254,12 @@ impl Agent {
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now.as_seconds())
+    }
+
+    /// Whether an operator wants it to rotate its key.
+    #[must_use]
+    pub fn is_told_to_rotate(&self) -> bool {
+        self.directive.is_some_and(|directive| directive.action == Action::RotateKey)
     }
 
     /// The agent, made active: from now on it may act, and it stays.

@@ -5,6 +5,7 @@ use super::credential::ApiKey;
 use super::event::Actor;
 use super::heartbeat::Health;
 use super::rate_limit::{Policy, Quota};
+use super::report::Report;
 use super::row_ids::NamespaceId;
 use crate::time::Timestamp;
 
@@ -23,7 +24,12 @@ pub enum HealthReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// A heartbeat.
-    Heartbeat(HealthReport),
+    Heartbeat {
+        /// What the agent says of its health.
+        health: HealthReport,
+        /// What it says besides.
+        report: Report,
+    },
     /// Any other call that renews the lease.
     Event,
 }
@@ -33,24 +39,39 @@ impl Call {
     #[must_use]
     pub const fn policy(self) -> Policy {
         match self {
-            Self::Heartbeat(_) => Policy::Heartbeats,
+            Self::Heartbeat { .. } => Policy::Heartbeats,
             Self::Event => Policy::Events,
         }
     }
 
     /// What the call says of the agent's health.
     #[must_use]
-    pub const fn report(self) -> HealthReport {
+    pub const fn health(self) -> HealthReport {
         match self {
-            Self::Heartbeat(claim) => claim,
+            Self::Heartbeat { health, .. } => health,
             Self::Event => HealthReport::Keep,
+        }
+    }
+
+    /// A heartbeat that says this of the agent's health, and reports nothing.
+    #[must_use]
+    pub fn heartbeat(health: HealthReport) -> Self {
+        Self::Heartbeat { health, report: Report::default() }
+    }
+
+    /// What the call reports.
+    #[must_use]
+    pub fn report(self) -> Report {
+        match self {
+            Self::Heartbeat { report, .. } => report,
+            Self::Event => Report::default(),
         }
     }
 
     /// Whether the agent says that it goes.
     #[must_use]
     pub const fn says_offline(self) -> bool {
-        matches!(self.report(), HealthReport::Report(Health::Offline))
+        matches!(self.health(), HealthReport::Report(Health::Offline))
     }
 }
 

@@ -16,16 +16,19 @@ pub enum Concern {
     Flapping,
     /// It sends heartbeats, and says of itself that it is broken.
     Error,
+    /// It sends heartbeats, and does not acknowledge what an operator wants of it.
+    Unheeded,
     /// It registered, and waits for somebody to let it in.
     Waiting,
 }
 
 impl Concern {
     /// Every concern, worst first.
-    pub const ALL: [Self; 5] = [Self::Offline, Self::NeverSeen, Self::Flapping, Self::Error, Self::Waiting];
+    pub const ALL: [Self; 6] =
+        [Self::Offline, Self::NeverSeen, Self::Flapping, Self::Error, Self::Unheeded, Self::Waiting];
 
     /// What a channel hears of that names none: all but those who wait at an open door, which are strangers' words.
-    pub const HEARD: [Self; 3] = [Self::Offline, Self::NeverSeen, Self::Error];
+    pub const HEARD: [Self; 4] = [Self::Offline, Self::NeverSeen, Self::Error, Self::Unheeded];
 
     /// The word that rows and the wire use.
     #[must_use]
@@ -35,6 +38,7 @@ impl Concern {
             Self::NeverSeen => "never_seen",
             Self::Flapping => "flapping",
             Self::Error => "error",
+            Self::Unheeded => "unheeded",
             Self::Waiting => "waiting",
         }
     }

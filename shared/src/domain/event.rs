@@ -32,6 +32,10 @@ pub mod kind {
     pub const AGENT_OFFLINE: &str = "agent.offline";
     /// An agent that was announced offline sent a heartbeat again.
     pub const AGENT_ONLINE: &str = "agent.online";
+    /// An operator said what an agent should do.
+    pub const AGENT_DIRECTED: &str = "agent.directed";
+    /// An agent says that it obeys.
+    pub const AGENT_DIRECTIVE_ACKNOWLEDGED: &str = "agent.directive_acknowledged";
     /// An active agent never sent its first heartbeat.
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
     /// An operator silenced some agents: nothing is told of them for a time.

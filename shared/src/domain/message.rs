@@ -382,6 +382,7 @@ fn type_of(member: &Member) -> &'static str {
         Some(Concern::NeverSeen) => message_type::AGENT_NEVER_SEEN,
         Some(Concern::Flapping) => message_type::AGENT_FLAPPING,
         Some(Concern::Error) => message_type::AGENT_ERROR,
+        Some(Concern::Unheeded) => message_type::AGENT_UNHEEDED,
         Some(Concern::Waiting) => message_type::AGENTS_WAITING,
         None => message_type::AGENT_RECOVERED,
     }

@@ -12,10 +12,11 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// The types of messages.
 pub mod message_type {
     /// Every type that the log of alerts holds.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         AGENT_OFFLINE,
         AGENT_NEVER_SEEN,
         AGENT_ERROR,
+        AGENT_UNHEEDED,
         AGENTS_WAITING,
         AGENT_RECOVERED,
         AGENT_FLAPPING,
@@ -32,6 +33,8 @@ pub mod message_type {
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
     /// An agent says that it is broken.
     pub const AGENT_ERROR: &str = "agent.error";
+    /// An agent does not acknowledge what an operator wants of it.
+    pub const AGENT_UNHEEDED: &str = "agent.unheeded";
     /// Agents wait for somebody to let them in.
     pub const AGENTS_WAITING: &str = "agents.waiting";
     /// What was told of an agent has ended.

@@ -55,6 +55,7 @@ impl World {
             verified_at: Some(at(-1)),
             offline_since: None,
             told: Told::NOTHING,
+            directive: None,
             expires_at: None,
         };
         Self {

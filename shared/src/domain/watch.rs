@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::agent::{AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE};
 use super::concern::{Concern, Told};
+use super::directive::Directive;
 use super::hearing::{BlindWindow, extension};
 use super::heartbeat::Health;
 use super::row_ids;
@@ -65,6 +66,8 @@ pub struct Watched {
     /// What was told of it and has not ended.
     #[serde(default, rename = "alerted")]
     pub told: Told,
+    /// What an operator wants of it.
+    pub directive: Option<Directive>,
     /// Epoch seconds at which DynamoDB removes the row.
     pub expires_at: Option<i64>,
 }
@@ -222,9 +225,9 @@ impl Watched {
             AgentState::Active if is_announced => {
                 self.is_silent_for(self.patience(rules.missed), now, windows).then_some(Concern::Offline)
             }
-            AgentState::Active => {
-                (self.is_live(now) && self.health == Some(Health::Error)).then_some(Concern::Error)
-            }
+            AgentState::Active if !self.is_live(now) => None,
+            AgentState::Active if self.health == Some(Health::Error) => Some(Concern::Error),
+            AgentState::Active => self.is_unheeding(now).then_some(Concern::Unheeded),
         }
     }
 
@@ -260,6 +263,22 @@ impl Watched {
                 .has_recovered(told, now)
                 .then(|| Change::ended(told, Cause::Resumed, Told { concern: None, flapping })),
         }
+    }
+
+    /// Whether it sends heartbeats, and does not acknowledge what an operator wants.
+    fn is_unheeding(&self, now: Timestamp) -> bool {
+        let interval = Duration::from_millis(self.interval_ms);
+        self.directive.is_some_and(|directive| directive.is_unheeded(interval, now))
+    }
+
+    /// Whether an operator wanted it to end, and it goes on: it was heard when it should have been gone. Who could not
+    /// hear, or has gone since, is spared.
+    #[must_use]
+    pub fn defies(&self) -> Option<Directive> {
+        let directive = self.directive?;
+        let end = directive.revokes_after(Duration::from_millis(self.interval_ms))?;
+        let goes_on = self.agent_state == AgentState::Active && self.offline_since.is_none();
+        (goes_on && self.last_seen_at > Some(end)).then_some(directive)
     }
 
     /// Whether its row goes within the hour.
@@ -311,6 +330,7 @@ mod tests {
             health: None,
             created_at: Timestamp::from_millis(0),
             told: Told::NOTHING,
+            directive: None,
             expires_at: None,
             last_seen_at: None,
             lease_expires_at: lease.map(Timestamp::from_millis),

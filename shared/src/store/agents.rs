@@ -91,7 +91,7 @@ impl Store {
         let (name, retention) = (new.name.clone(), *self.pending_retention.get());
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
         let pending = Agent { namespace_id: Some(new.namespace), ..pending };
-        let call = Call::Heartbeat(new.report);
+        let call = Call::heartbeat(new.report);
         let agent =
             if new.approved { first_heartbeat(pending.activated(now), new.report, now) } else { pending };
         let mut row = to_item(&agent)?;
@@ -233,7 +233,7 @@ pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp
         health,
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
-        offline_since: Call::Heartbeat(report).says_offline().then_some(now),
+        offline_since: Call::heartbeat(report).says_offline().then_some(now),
         requests_total: 1,
         ..agent
     }

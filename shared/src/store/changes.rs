@@ -15,6 +15,7 @@ use crate::domain::canary;
 use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::concern::Told;
 use crate::domain::credential::{ApiKey, KeyDigest};
+use crate::domain::directive::{Action, Directive, NewDirective};
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
@@ -53,6 +54,12 @@ impl Change {
         expression.write("updated_at", moment(updated_at));
         let after = Agent { updated_at, ..agent.clone() };
         Self { expression, event_type, payload: Value::Null, after }
+    }
+
+    /// Requires that the directive is the one that was read: an acknowledgement moves no `updated_at`.
+    fn if_directed_as_read(&mut self, directive: Directive) {
+        self.expression.require("directive = :seen_directive");
+        self.expression.value(":seen_directive", string(directive));
     }
 
     /// One field of a patch, said once: unless it is so already, the clause with its value (or the removal), the row
@@ -111,6 +118,11 @@ impl StateChange {
             Self::Revoke => {
                 change.expression.write("revoked_from", string(agent.agent_state.as_str()));
                 change.after.revoked_from = Some(agent.agent_state);
+                if let Some(directive) = agent.directive.filter(|directive| directive.then_revoke) {
+                    change.if_directed_as_read(directive);
+                    change.expression.write("directive", string(directive.disarmed()));
+                    change.after.directive = Some(directive.disarmed());
+                }
             }
             Self::Restore => {
                 change.expression.remove("revoked_from, offline_since, health");
@@ -165,6 +177,38 @@ impl Patch {
             change.show("heartbeat_config", config_json(agent.heartbeat()), config_json(heartbeat));
         }
         (!change.payload.is_null()).then_some(change)
+    }
+}
+
+impl NewDirective {
+    /// The change, `None` if the agent is only to work already, or why it cannot be.
+    pub(super) fn change(&self, agent: &Agent, now: Timestamp) -> Result<Option<Change>, &'static str> {
+        match agent.agent_state {
+            AgentState::Pending => return Err("the agent is pending: approve it first"),
+            AgentState::Revoked => return Err("the agent is revoked: restore it first"),
+            AgentState::Active => {}
+        }
+        if self.action == Action::RotateKey && agent.namespace_id.is_some() {
+            return Err("the agent sends heartbeats by a token, and has no key that it would rotate");
+        }
+        if self.action == Action::Run && agent.directive.is_none() {
+            return Ok(None);
+        }
+        let directive = Directive::new(self, agent.directive.as_ref(), now);
+        let mut change = Change::of(agent, kind::AGENT_DIRECTED, now);
+        change.expression.write("directive", string(directive));
+        change.expression.write("unacked", number(directive.version));
+        change.after.directive = Some(directive);
+        change.after.unacked = Some(directive.version);
+        change.payload = json!({
+            "version": directive.version,
+            "action": directive.action,
+            "deadline": directive.deadline_at().map(|deadline| deadline.to_string()),
+            "then_revoke": directive.then_revoke,
+            "reason": self.reason,
+            "before": agent.directive.map(|before| before.action),
+        });
+        Ok(Some(change))
     }
 }
 
@@ -226,6 +270,20 @@ impl Store {
         self.change(agent_id, operator, now, |agent| Ok(patch.change(agent, now))).await
     }
 
+    /// Says what an agent should do, with the event.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn direct(
+        &self,
+        agent_id: AgentId,
+        directive: &NewDirective,
+        operator: Operator,
+        now: Timestamp,
+    ) -> Result<Changed, StoreError> {
+        self.change(agent_id, operator, now, |agent| directive.change(agent, now)).await
+    }
+
     /// Reads, decides and writes, until nobody else is in between: as often as `Races` allows.
     async fn change(
         &self,
@@ -282,11 +340,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<Changed<(Box<Agent>, ApiKey)>, StoreError> {
         let key = ApiKey::with_key_id(agent.key_id);
-        let change = rotation(agent, key.digest(), overlap, now);
+        let mut agent = agent.clone();
         let mut races = Races::default();
         while races.again().await {
+            let change = rotation(&agent, key.digest(), overlap, now);
             match self.apply(agent.agent_id, &change, actor, now).await? {
                 Transaction::Applied => return Ok(Changed::Done((Box::new(change.after), key))),
+                Transaction::Refused(..) if agent.is_told_to_rotate() => {
+                    // Perhaps only the directive changed: that is no other rotation.
+                    let same_key = |read: &Agent| read.key_digest == agent.key_digest;
+                    match self.agent(agent.agent_id, now).await?.filter(same_key) {
+                        Some(read) => agent = read,
+                        None => return Ok(Changed::Overtaken),
+                    }
+                }
                 Transaction::Refused(..) => return Ok(Changed::Overtaken),
                 Transaction::Conflicted => {}
             }
@@ -349,7 +416,8 @@ impl Store {
     }
 }
 
-/// The change of a key: conditional on the key that was read, whatever else changes meanwhile.
+/// The change of a key: conditional on the key that was read, whatever else changes meanwhile. It is what a directive
+/// to rotate wants, which ends with it.
 pub(super) fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now: Timestamp) -> Change {
     let seen = binary(agent.key_digest.as_bytes());
     let mut change = Change::if_as_read(agent, "key_digest", seen, kind::AGENT_KEY_ROTATED, now);
@@ -366,5 +434,12 @@ pub(super) fn rotation(agent: &Agent, digest: KeyDigest, overlap: Duration, now:
     change.after.prior_digest = ends.map(|_| agent.key_digest);
     change.after.prior_key_ends = ends;
     change.payload = json!({ "previous_key_ends": ends.unwrap_or(now).to_string() });
+    if let Some(directive) = agent.directive.filter(|_| agent.is_told_to_rotate()) {
+        change.if_directed_as_read(directive);
+        change.expression.remove("directive, unacked");
+        change.after.directive = None;
+        change.after.unacked = None;
+        change.payload["directive"] = json!(directive.version);
+    }
     change
 }

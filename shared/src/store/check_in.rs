@@ -1,14 +1,15 @@
 //! Checking in: the one write behind every heartbeat and every event.
 //!
 //! One conditional `UpdateItem` authenticates, rate limits, renews the lease, counts usage and hands back the
-//! row. Its refusals are explained by the row that it returns. Only two changes need more, a transaction each,
-//! with their event: saying `offline`, and coming back after having been announced offline.
+//! row. Its refusals are explained by the row that it returns. Only what changes more than the lease needs more, one
+//! transaction for all that is due, with its events: saying `offline`, coming back after having been announced offline,
+//! and acknowledging a directive.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::expression::Expression;
 use super::{Item, Races, Store, Transaction, Write};
@@ -16,6 +17,7 @@ use super::{binary, broken, from_item, moment, number, string, transact, update}
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::canary;
 use crate::domain::check_in::{Call, Caller, CheckIn, HealthReport};
+use crate::domain::directive::Directive;
 use crate::domain::event::{Event, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::Health;
@@ -25,7 +27,7 @@ use crate::time::Timestamp;
 /// The counter of a call in the agent's row: `b7` for heartbeats, `c7` for other calls.
 pub(super) fn counter(call: Call, slot: i64) -> String {
     match call {
-        Call::Heartbeat(_) => format!("b{slot}"),
+        Call::Heartbeat { .. } => format!("b{slot}"),
         Call::Event => format!("c{slot}"),
     }
 }
@@ -63,6 +65,9 @@ const IS_UNDER_LIMIT: &str = "\
 /// `<=` would refuse an agent's first call: a row without `last_seen_at` compares with nothing.
 const IS_NOT_LATE: &str = "NOT last_seen_at > :latest";
 
+/// An acknowledgement of what is acknowledged already, or was never asked for, is no news.
+const IS_NO_NEW_ACKNOWLEDGEMENT: &str = "(attribute_not_exists(unacked) OR unacked <> :ack)";
+
 /// What a write requires, and does, of `offline_since`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OfflineMark {
@@ -83,6 +88,34 @@ impl OfflineMark {
             Self::Announced => "attribute_exists(offline_since)",
             Self::Ends(_) => "offline_since = :offline_since",
         }
+    }
+}
+
+/// What a check-in changes beside the lease, as its row shows it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) mark: OfflineMark,
+    /// The directive that the agent acknowledges, for the first time.
+    pub(super) acknowledges: Option<Directive>,
+}
+
+impl Due {
+    /// What a heartbeat supposes that has not read its row: nothing.
+    pub(super) const fn nothing(call: Call) -> Self {
+        let mark = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
+        Self { mark, acknowledges: None }
+    }
+
+    /// What this row shows to be due.
+    pub(super) fn of(agent: &Agent, call: Call) -> Self {
+        let mark = match (agent.offline_since, call.says_offline()) {
+            (None, false) => OfflineMark::None,
+            (None, true) => OfflineMark::Begins,
+            (Some(_), true) => OfflineMark::Announced,
+            (Some(announced), false) => OfflineMark::Ends(announced),
+        };
+        let is_new = agent.unacked.is_some() && agent.unacked == call.report().ack_directive;
+        Self { mark, acknowledges: agent.directive.filter(|_| is_new) }
     }
 }
 
@@ -110,10 +143,11 @@ const LATEST: Duration = Duration::from_secs(1);
 pub(super) fn expression(
     caller: &Caller,
     call: Call,
-    mark: OfflineMark,
+    due: Due,
     default_limit: u32,
     now: Timestamp,
 ) -> Expression {
+    let mark = due.mark;
     let window = Window::at(now);
     let slot = window.slot();
     let mut check_in = Expression::default();
@@ -125,7 +159,7 @@ pub(super) fn expression(
     check_in.add("#counter :one");
     check_in.add("requests_total :one");
     check_in.remove(STALE_COUNTERS[usize::try_from(slot).unwrap_or_default()].as_str());
-    match (call.report(), mark) {
+    match (call.health(), mark) {
         (HealthReport::Report(health), _) => check_in.write("health", string(health.as_str())),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => {
             check_in.remove("health");
@@ -141,6 +175,22 @@ pub(super) fn expression(
             check_in.remove("expires_at");
             check_in.value(":offline_since", moment(announced));
         }
+    }
+    let ack = call.report().ack_directive;
+    match (due.acknowledges, ack) {
+        (Some(directive), _) => {
+            check_in.require("unacked = :ack");
+            check_in.remove("unacked");
+            match directive.after_acknowledgement(now) {
+                Some(acknowledged) => check_in.write("directive", string(acknowledged)),
+                None => check_in.remove("directive"),
+            }
+        }
+        (None, Some(_)) => check_in.require(IS_NO_NEW_ACKNOWLEDGEMENT),
+        (None, None) => {}
+    }
+    if let Some(ack) = ack {
+        check_in.value(":ack", number(ack));
     }
     check_in.name("#counter", counter(call, slot));
     check_in.value(":active", string(AgentState::Active.as_str()));
@@ -169,21 +219,24 @@ impl Attempt<'_> {
         Window::at(self.now)
     }
 
-    fn expression(&self, mark: OfflineMark) -> Expression {
-        expression(self.caller, self.call, mark, *self.store.default_limit.get(), self.now)
+    fn expression(&self, due: Due) -> Expression {
+        expression(self.caller, self.call, due, *self.store.default_limit.get(), self.now)
     }
 
     /// The check-in alone: one write.
-    async fn write(&self, mark: OfflineMark) -> Result<Write, StoreError> {
+    async fn write(&self) -> Result<Write, StoreError> {
         let (request, table) = (self.store.client.update_item(), self.store.tables.agents.get());
-        let request = self.expression(mark).into_request(request, table, self.agent_id);
+        let request = self.expression(Due::nothing(self.call)).into_request(request, table, self.agent_id);
         update(request).await
     }
 
-    /// The check-in and its event: both or neither.
-    async fn write_with_event(&self, mark: OfflineMark, event: &Event) -> Result<Transaction, StoreError> {
-        let check_in = self.expression(mark).into_part(self.store.tables.agents.get(), self.agent_id)?;
-        let writes = vec![check_in, self.store.put_event(event)?];
+    /// The check-in and its events: all or nothing.
+    async fn write_with_events(&self, due: Due, events: &[Event]) -> Result<Transaction, StoreError> {
+        let check_in = self.expression(due).into_part(self.store.tables.agents.get(), self.agent_id)?;
+        let mut writes = vec![check_in];
+        for event in events {
+            writes.push(self.store.put_event(event)?);
+        }
         transact(&self.store.client, writes).await
     }
 
@@ -201,7 +254,7 @@ impl Attempt<'_> {
         Quota::after(self.call.policy(), limit, used, self.now)
     }
 
-    /// Why a row refuses this call, in the order of the condition; `None` if only `offline_since` stands in
+    /// Why a row refuses this call, in the order of the condition; `None` if only something that is due stands in
     /// the way, or nothing any more.
     fn refusal(&self, agent: &Agent, used: u32) -> Option<CheckIn> {
         if agent.is_expired(self.now) {
@@ -226,26 +279,44 @@ impl Attempt<'_> {
         was_told || (said_offline && agent.offline_since.is_some_and(|since| self.now < since))
     }
 
-    /// Begins or ends an announced absence, on the row that was read. `None`: somebody else was first.
-    async fn change_offline_mark(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
-        let (mark, event_type, payload) = match agent.offline_since {
-            None if self.call.says_offline() => {
+    /// The events of what is due.
+    fn events(&self, agent: &Agent, due: Due) -> Vec<Event> {
+        let record = |event_type, payload: Value, at| {
+            self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, at)
+        };
+        let mut events = Vec::new();
+        match due.mark {
+            OfflineMark::Begins => {
                 let payload = json!({ "reason": "reported", "last_seen_at": self.now.to_string() });
-                (OfflineMark::Begins, kind::AGENT_OFFLINE, payload)
+                events.push(record(kind::AGENT_OFFLINE, payload, self.now));
             }
-            Some(announced) if !self.call.says_offline() => {
+            OfflineMark::Ends(announced) => {
                 let last_seen_at = agent.last_seen_at.map(|seen| seen.to_string());
                 let payload = json!({ "offline_since": announced.to_string(), "last_seen_at": last_seen_at });
-                (OfflineMark::Ends(announced), kind::AGENT_ONLINE, payload)
+                // A call that was under way while its agent was announced offline ends that, and is told after it.
+                events.push(record(kind::AGENT_ONLINE, payload, announced.max(self.now)));
             }
-            _ => return Ok(None),
-        };
-        // A call that was under way while its agent was announced offline ends that, and is told after it.
-        let told_at = agent.offline_since.map_or(self.now, |since| since.max(self.now));
-        let event = self.store.record(self.agent_id, event_type, self.caller.actor(), &payload, told_at);
-        match self.write_with_event(mark, &event).await? {
+            OfflineMark::None | OfflineMark::Announced => {}
+        }
+        if let Some(directive) = due.acknowledges {
+            let after = u64::try_from(self.now.since(directive.since()).as_millis()).unwrap_or(u64::MAX);
+            let payload =
+                json!({ "version": directive.version, "action": directive.action, "after_ms": after });
+            events.push(record(kind::AGENT_DIRECTIVE_ACKNOWLEDGED, payload, self.now));
+        }
+        events
+    }
+
+    /// Does all that the row shows to be due, with its events. `None`: nothing is, or somebody else was first.
+    async fn settle(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
+        let due = Due::of(&agent, self.call);
+        let events = self.events(&agent, due);
+        if events.is_empty() {
+            return Ok(None);
+        }
+        match self.write_with_events(due, &events).await? {
             Transaction::Applied => {
-                let agent = changed(agent, self.call, mark, self.now);
+                let agent = changed(agent, self.call, due, self.now);
                 let quota = self.quota(&agent, used + 1);
                 Ok(Some(CheckIn::Accepted(Box::new(agent), quota)))
             }
@@ -255,16 +326,20 @@ impl Attempt<'_> {
 }
 
 /// The row after a transaction, which returns none: what was read, and what was written.
-pub(super) fn changed(agent: Agent, call: Call, mark: OfflineMark, now: Timestamp) -> Agent {
-    let health = match (call.report(), mark) {
+pub(super) fn changed(agent: Agent, call: Call, due: Due, now: Timestamp) -> Agent {
+    let health = match (call.health(), due.mark) {
         (HealthReport::Report(health), _) => Some(health),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => None,
         (HealthReport::Keep, _) => agent.health,
     };
-    let (offline_since, expires_at) = match mark {
+    let (offline_since, expires_at) = match due.mark {
         OfflineMark::None | OfflineMark::Announced => (agent.offline_since, agent.expires_at),
         OfflineMark::Begins => (Some(now), agent.expires_at),
         OfflineMark::Ends(_) => (None, None),
+    };
+    let (directive, unacked) = match due.acknowledges {
+        Some(directive) => (directive.after_acknowledgement(now), None),
+        None => (agent.directive, agent.unacked),
     };
     Agent {
         health,
@@ -272,6 +347,8 @@ pub(super) fn changed(agent: Agent, call: Call, mark: OfflineMark, now: Timestam
         lease_expires_at: Some(now.plus(agent.tolerance())),
         offline_since,
         expires_at,
+        directive,
+        unacked,
         requests_total: agent.requests_total + 1,
         ..agent
     }
@@ -287,10 +364,9 @@ impl Store {
             return Ok(CheckIn::Unknown);
         }
         let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
-        let steady = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
         let mut races = Races::default();
         while races.again().await {
-            let row = match attempt.write(steady).await? {
+            let row = match attempt.write().await? {
                 Write::Applied(row) => {
                     let used = attempt.used(&row)?;
                     let agent = from_item::<Agent>(row)?;
@@ -310,7 +386,7 @@ impl Store {
                 let quota = attempt.quota(&agent, used);
                 return Ok(CheckIn::Accepted(Box::new(agent), quota));
             }
-            if let Some(accepted) = attempt.change_offline_mark(agent, used).await? {
+            if let Some(accepted) = attempt.settle(agent, used).await? {
                 return Ok(accepted);
             }
         }
@@ -323,6 +399,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::domain::report::Report;
 
     #[test]
     fn a_write_keeps_the_counters_of_its_own_window_and_its_neighbours() {
@@ -341,9 +418,9 @@ mod tests {
     fn a_steady_heartbeat_is_this_one_write() {
         let key = crate::domain::credential::ApiKey::generate();
         let caller = Caller::Key(key);
-        let call = Call::Heartbeat(HealthReport::Report(Health::Healthy));
+        let call = Call::heartbeat(HealthReport::Report(Health::Healthy));
         let now = Timestamp::from_millis(5 * 60_000);
-        let parts = expression(&caller, call, OfflineMark::None, 60, now);
+        let parts = expression(&caller, call, Due::nothing(call), 60, now);
         assert_eq!(
             parts.condition(),
             "(key_digest = :digest \
@@ -364,5 +441,21 @@ mod tests {
         );
         assert_eq!(*parts.names(), HashMap::from([("#counter".to_owned(), "b5".to_owned())]));
         assert_eq!(parts.values().len(), 8, "{:?}", parts.values().keys());
+    }
+
+    /// What a report adds to it, whole: nothing of what it does not say.
+    #[test]
+    fn a_report_appends_one_clause_for_each_thing_that_it_says() {
+        let caller = Caller::Key(crate::domain::credential::ApiKey::generate());
+        let now = Timestamp::from_millis(5 * 60_000);
+        let plain = Call::heartbeat(HealthReport::Keep);
+        let plain = expression(&caller, plain, Due::nothing(plain), 60, now);
+        let report = Report { ack_directive: Some(7) };
+        let call = Call::Heartbeat { health: HealthReport::Keep, report };
+        let steady = expression(&caller, call, Due::nothing(call), 60, now);
+        let appended = " AND (attribute_not_exists(unacked) OR unacked <> :ack)";
+        assert_eq!(steady.condition(), format!("{}{appended}", plain.condition()));
+        assert_eq!(steady.update(), plain.update());
+        assert_eq!(steady.values()[":ack"], number(7));
     }
 }

@@ -11,17 +11,19 @@ use uuid::Uuid;
 
 use super::agents::first_heartbeat;
 use super::changes::rotation;
-use super::check_in::{self, OfflineMark, changed, counter};
+use super::check_in::{self, Due, changed, counter};
 use super::listing::listing_attributes;
-use super::sweep::announcement;
+use super::sweep::{announcement, ending};
 use super::{Item, from_item, number, string, to_item};
 use crate::domain::agent::{Agent, AgentName, AgentState};
 use crate::domain::change::{Patch, StateChange};
 use crate::domain::check_in::{Call, Caller, HealthReport};
 use crate::domain::concern::Told;
 use crate::domain::credential::ApiKey;
+use crate::domain::directive::{Action, NewDirective};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::domain::rate_limit::Window;
+use crate::domain::report::Report;
 use crate::domain::row_ids::NamespaceId;
 use crate::domain::watch::{Rules, Watched};
 use crate::time::Timestamp;
@@ -30,7 +32,7 @@ use crate::time::Timestamp;
 const LIMIT: u32 = 6_000;
 
 /// The largest row, in bytes.
-const LARGEST: usize = 753;
+const LARGEST: usize = 801;
 
 const _: () = assert!(LARGEST < 1_000, "a heartbeat of two write units");
 
@@ -52,6 +54,8 @@ enum Step {
     CheckIn(Call, u32),
     Change(StateChange),
     Patch(Patch),
+    /// An operator wants something of it.
+    Direct(NewDirective),
     /// A new key; the one before stays for so long.
     Rotate(Duration),
     /// Its lease runs out, and the sweep says so; and perhaps when it is forgotten.
@@ -88,7 +92,7 @@ impl Life {
         let mut row = to_item(&agent).unwrap();
         row.extend(listing_attributes(&agent));
         if let Creation::Enrolled(report) = creation {
-            row.insert(counter(Call::Heartbeat(report), Window::at(now).slot()), number(1));
+            row.insert(counter(Call::heartbeat(report), Window::at(now).slot()), number(1));
         }
         Self { row, key, now }
     }
@@ -121,6 +125,12 @@ impl Life {
                     assert_eq!(self.agent(), change.after);
                 }
             }
+            Step::Direct(wanted) => {
+                if let Ok(Some(change)) = wanted.change(&agent, self.now) {
+                    change.expression.apply(&mut self.row);
+                    assert_eq!(self.agent(), change.after);
+                }
+            }
             Step::Rotate(overlap) => {
                 if agent.agent_state == AgentState::Active {
                     self.key = ApiKey::with_key_id(agent.key_id);
@@ -130,6 +140,10 @@ impl Life {
                 }
             }
             Step::FallSilent(forget) => {
+                let watched = self.watched();
+                if let Some(directive) = watched.defies() {
+                    ending(directive, self.now).apply(&mut self.row);
+                }
                 let watched = self.watched();
                 self.now = self.now.plus(watched.first_beat_grace() + DAY);
                 if let Some(overdue) = watched.overdue(self.now, &[]) {
@@ -151,16 +165,22 @@ impl Life {
         if agent.agent_state != AgentState::Active {
             return;
         }
-        let mark = match (agent.offline_since, call.says_offline()) {
-            (None, false) => OfflineMark::None,
-            (None, true) => OfflineMark::Begins,
-            (Some(_), true) => OfflineMark::Announced,
-            (Some(since), false) => OfflineMark::Ends(since),
-        };
+        let call = Self::acknowledging(call, &agent);
+        let due = Due::of(&agent, call);
         let caller = Caller::Key(self.key.clone());
-        check_in::expression(&caller, call, mark, LIMIT, self.now).apply(&mut self.row);
-        assert_eq!(self.agent(), changed(agent, call, mark, self.now));
+        check_in::expression(&caller, call, due, LIMIT, self.now).apply(&mut self.row);
+        assert_eq!(self.agent(), changed(agent, call, due, self.now));
         self.row.insert(counter(call, Window::at(self.now).slot()), number(count));
+    }
+
+    /// Whoever acknowledges, acknowledges what there is.
+    fn acknowledging(call: Call, agent: &Agent) -> Call {
+        match call {
+            Call::Heartbeat { health, report: Report { ack_directive: Some(_) } } => {
+                Call::Heartbeat { health, report: Report { ack_directive: agent.unacked } }
+            }
+            call => call,
+        }
     }
 
     /// The size by DynamoDB's rules: names count, and of values text in bytes, and numbers two digits to the byte and one
@@ -215,13 +235,26 @@ fn any_patch() -> impl Strategy<Value = Patch> {
         .prop_map(|(name, board_id, heartbeat, rate_limit)| Patch { name, board_id, heartbeat, rate_limit })
 }
 
+fn any_directive() -> impl Strategy<Value = NewDirective> {
+    let deadline = prop::option::of((5_u64..=604_800).prop_map(Duration::from_secs));
+    (prop::sample::select(&Action::ALL[..]), deadline, any::<bool>()).prop_map(
+        |(action, deadline, then_revoke)| NewDirective { action, deadline, then_revoke, reason: None },
+    )
+}
+
+fn any_heartbeat() -> impl Strategy<Value = Call> {
+    (any_report(), prop::option::of(Just(0)))
+        .prop_map(|(health, ack_directive)| Call::Heartbeat { health, report: Report { ack_directive } })
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
-    let call = prop_oneof![3 => any_report().prop_map(Call::Heartbeat), 1 => Just(Call::Event)];
+    let call = prop_oneof![3 => any_heartbeat(), 1 => Just(Call::Event)];
     let change = prop::sample::select(&[StateChange::Approve, StateChange::Revoke, StateChange::Restore][..]);
     prop_oneof![
         6 => (call, 1..=LIMIT).prop_map(|(call, count)| Step::CheckIn(call, count)),
         2 => change.prop_map(Step::Change),
         2 => any_patch().prop_map(Step::Patch),
+        2 => any_directive().prop_map(Step::Direct),
         1 => (0_u64..=86_400).prop_map(|overlap| Step::Rotate(Duration::from_secs(overlap))),
         1 => any::<bool>().prop_map(Step::FallSilent),
         2 => any::<bool>().prop_map(Step::Tell),
@@ -265,16 +298,20 @@ fn the_largest_row_is_made_by_these_calls() {
         Patch { heartbeat: Some(longest.unwrap()), rate_limit: Some(Some(LIMIT)), ..Patch::default() };
     life.step(&Step::Patch(patch));
     life.step(&Step::Rotate(DAY));
+    // What is wanted of it is not heeded.
+    let stop = NewDirective { action: Action::Stop, deadline: Some(DAY), then_revoke: true, reason: None };
+    life.step(&Step::Direct(stop));
     // It comes late, goes again and is shut out before the sweep has told that it came.
     life.step(&Step::FallSilent(false));
     life.step(&Step::Tell(true));
     for _ in 0..3 {
         life.now = life.now.plus(Duration::from_mins(1));
         life.step(&Step::CheckIn(Call::Event, LIMIT));
-        life.step(&Step::CheckIn(Call::Heartbeat(HealthReport::Keep), LIMIT));
+        life.step(&Step::CheckIn(Call::heartbeat(HealthReport::Keep), LIMIT));
     }
-    life.step(&Step::CheckIn(Call::Heartbeat(HealthReport::Report(Health::Offline)), LIMIT));
+    let leaves = HealthReport::Report(Health::Offline);
+    life.step(&Step::CheckIn(Call::heartbeat(leaves), LIMIT));
     life.step(&Step::Change(StateChange::Revoke));
-    assert_eq!(life.row.len(), 28, "{:?}", life.row);
+    assert_eq!(life.row.len(), 30, "{:?}", life.row);
     assert_eq!(life.size(), LARGEST, "{:?}", life.row);
 }

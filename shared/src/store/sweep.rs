@@ -20,6 +20,7 @@ use super::{Item, Store, Transaction};
 use super::{failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{AgentId, AgentState, LEASE_GRACE};
 use crate::domain::concern::Concern;
+use crate::domain::directive::Directive;
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::fleet::{Counts, NAMED, Named};
@@ -108,6 +109,8 @@ pub struct SweepReport {
     pub complete: bool,
     /// Whether we hear at all: if not, nobody was announced.
     pub heard: bool,
+    /// Agents that this sweep shut out, since they went on after a `stop` that said so.
+    pub revoked: u64,
     /// Agents of which something was told by this sweep, as it began.
     pub raised: u64,
     /// The first failure, for the log.
@@ -131,6 +134,7 @@ impl SweepReport {
         self.failed += other.failed;
         self.oldest_lag_ms = self.oldest_lag_ms.max(other.oldest_lag_ms);
         self.segments_done += other.segments_done;
+        self.revoked += other.revoked;
         self.raised += other.raised;
         self.first_failure = self.first_failure.or(other.first_failure);
         self
@@ -146,6 +150,8 @@ agent_state <> :active \
  OR lease_expires_at < :lease_deadline \
  OR attribute_exists(alerted) \
  OR health = :error \
+ OR attribute_exists(unacked) \
+ OR contains(directive, :revokes) \
  OR agent_id = :canary";
 
 /// While it is not known whether we hear: whoever was heard of late proves it.
@@ -153,7 +159,7 @@ const OR_PROVES_HEARING: &str = " OR last_seen_at > :proof_after";
 
 const WHAT_WATCHING_NEEDS: &str = "\
 agent_id, agent_name, board_id, agent_state, interval_ms, tolerance_ms, health, last_seen_at, lease_expires_at, \
-created_at, verified_at, offline_since, alerted, expires_at";
+created_at, verified_at, offline_since, alerted, directive, expires_at";
 
 /// Rows to a page. Of 500 bytes, as many fill the 1 MB at which DynamoDB ends a page by itself; without a limit the
 /// embedded engine would read the whole rest of the table for each.
@@ -282,6 +288,7 @@ impl Store {
                 .expression_attribute_values(":active", string(AgentState::Active.as_str()))
                 .expression_attribute_values(":lease_deadline", moment(shared.now.minus(LEASE_GRACE)))
                 .expression_attribute_values(":error", string(Health::Error.as_str()))
+                .expression_attribute_values(":revokes", string(Directive::REVOKES))
                 .expression_attribute_values(":canary", string(settings.canary))
                 .set_exclusive_start_key(next.clone());
             request = if hears {
@@ -359,7 +366,17 @@ impl Store {
         let Shared { settings, now, .. } = shared;
         let now = *now;
         let (mut overdue, mut in_time) = (Vec::new(), true);
-        for watched in agents {
+        for mut watched in agents {
+            if let Some(directive) = watched.defies() {
+                match self.end(&watched, directive, now).await {
+                    Ok(Transaction::Applied) => {
+                        sweep.report.revoked += 1;
+                        watched.agent_state = AgentState::Revoked;
+                    }
+                    Ok(Transaction::Refused(..) | Transaction::Conflicted) => sweep.report.lost_races += 1,
+                    Err(error) => sweep.report.fail(error),
+                }
+            }
             if let Some(reason) = watched.overdue(now, settings.windows) {
                 overdue.push((watched, reason));
             } else {
@@ -392,6 +409,24 @@ impl Store {
             }
         }
         in_time
+    }
+
+    /// Shuts out an agent that goes on after a `stop` that said so, with the event.
+    async fn end(
+        &self,
+        watched: &Watched,
+        directive: Directive,
+        now: Timestamp,
+    ) -> Result<Transaction, StoreError> {
+        let payload = json!({
+            "before": { "state": AgentState::Active },
+            "after": { "state": AgentState::Revoked },
+            "reason": "went on after a stop",
+            "directive": directive.version,
+        });
+        let update = ending(directive, now).into_part(self.tables.agents.get(), watched.agent_id)?;
+        let event = self.record(watched.agent_id, kind::AGENT_REVOKED, Actor::System, &payload, now);
+        transact(&self.client, vec![update, self.put_event(&event)?]).await
     }
 
     /// One transition: the row, as the scan saw it, and its event.
@@ -438,6 +473,21 @@ pub(super) fn announcement(overdue: Overdue, forgotten_at: Option<Timestamp>, no
         announcement.write("expires_at", number(at.as_seconds()));
     }
     announcement
+}
+
+/// The write that shuts out an agent which goes on, if nobody has wanted anything else since.
+pub(super) fn ending(directive: Directive, now: Timestamp) -> Expression {
+    let mut ending = Expression::default();
+    ending.require("agent_state = :active");
+    ending.value(":active", string(AgentState::Active.as_str()));
+    ending.require("attribute_not_exists(offline_since)");
+    ending.require("directive = :seen");
+    ending.value(":seen", string(directive));
+    ending.write("directive", string(directive.disarmed()));
+    ending.write("agent_state", string(AgentState::Revoked.as_str()));
+    ending.set("revoked_from = :active");
+    ending.write("updated_at", moment(now));
+    ending
 }
 
 fn silence(watched: &Watched, expired: Timestamp) -> Value {

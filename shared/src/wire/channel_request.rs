@@ -292,7 +292,7 @@ mod tests {
     fn a_channel_hears_of_all_but_strangers_at_the_door_unless_it_says_so() {
         let public = |body: &Object<'_>| new_channel(body, WebhookTargets::Public);
         let new = read(r#"{"kind": "webhook", "url": "https://example.com/"}"#, public).ok().unwrap();
-        assert_eq!(new.request.concerns, [Concern::Offline, Concern::NeverSeen, Concern::Error]);
+        assert_eq!(new.request.concerns, Concern::HEARD);
         assert!(new.secret.is_some_and(|secret| check_secret(&secret).is_ok()));
         let body =
             r#"{"kind": "discord", "url": "https://example.com/", "concerns": ["waiting", "waiting"]}"#;

@@ -48,7 +48,7 @@ pub fn id(request: &Request) -> Result<Uuid, Invalid> {
 ///
 /// # Errors
 /// `status` is not one of the words.
-pub fn report(body: &Object<'_>) -> Result<HealthReport, Invalid> {
+pub fn health(body: &Object<'_>) -> Result<HealthReport, Invalid> {
     match body.string("status")?.as_deref() {
         None => Ok(HealthReport::Keep),
         Some("online") => Ok(HealthReport::Withdraw),

@@ -138,12 +138,26 @@ impl<'a> Object<'a> {
         self.read(name, "must be a string")
     }
 
-    /// A whole number of at least zero.
+    /// A whole number of at least zero, also if it is written with a fraction of nothing: `60.0`.
     ///
     /// # Errors
     /// The field is something else.
     pub fn whole_number(&self, name: &str) -> Result<Option<u64>, Invalid> {
-        self.read(name, "must be a whole number")
+        match self.read(name, EXPECTS_WHOLE_NUMBER) {
+            Err(invalid) => match self.number(name) {
+                Ok(Some(number)) => whole(number).map(Some).ok_or(invalid),
+                _ => Err(invalid),
+            },
+            read => read,
+        }
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn number(&self, name: &str) -> Result<Option<f64>, Invalid> {
+        self.read(name, "must be a number")
     }
 
     /// `true` or `false`.
@@ -194,6 +208,22 @@ impl<'a> Object<'a> {
     }
 }
 
+const EXPECTS_WHOLE_NUMBER: &str = "must be a whole number";
+
+/// The largest number below which a float holds every whole number.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A number as a whole one, if it is one.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is whole, and within the bounds"
+)]
+pub fn whole(number: f64) -> Option<u64> {
+    (number.fract() == 0.0 && (0.0..LARGEST_EXACT).contains(&number)).then_some(number as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,9 +255,16 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_not_rounded_or_wrapped() {
-        for number in ["-1", "1.5", "60.0", "1e3", "18446744073709551616", "true", "\"1\""] {
+        let read = |number: &str| {
             let body = format!(r#"{{"n": {number}}}"#);
-            assert!(Object::parse(body.as_bytes()).unwrap().whole_number("n").is_err(), "{number}");
+            Object::parse(body.as_bytes()).unwrap().whole_number("n").ok()
+        };
+        for number in ["-1", "1.5", "1e300", "18446744073709551616", "true", "\"1\""] {
+            assert_eq!(read(number), None, "{number}");
+        }
+        for (number, whole) in [("60.0", 60), ("1e3", 1_000), ("-0.0", 0), ("18446744073709551615", u64::MAX)]
+        {
+            assert_eq!(read(number), Some(Some(whole)), "{number}");
         }
     }
 }

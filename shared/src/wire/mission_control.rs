@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
+use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::Health;
 use crate::domain::silence::{Scope, Silence};
 use crate::domain::token::{MintedToken, Role, TokenRow};
@@ -37,6 +38,54 @@ pub struct AgentRead<'a> {
     /// Not Mission Control's: only where the caller asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<AgentDetail>,
+    /// Not Mission Control's: only while there is one, in answers to heartbeats and to operators who say one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directive: Option<DirectiveRead>,
+    /// Not Mission Control's: what of a report was left out, where a report cannot be refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    report_errors: Vec<String>,
+}
+
+/// A directive as agents are told it: without the reason, which is an operator's free text.
+#[derive(Serialize)]
+pub struct DirectiveRead {
+    version: i64,
+    action: Action,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    record: Option<DirectiveRecord>,
+}
+
+/// What operators see of it besides.
+#[derive(Serialize)]
+struct DirectiveRecord {
+    since: String,
+    then_revoke: bool,
+    acknowledged_at: Option<String>,
+}
+
+impl DirectiveRead {
+    /// What the agent is told.
+    #[must_use]
+    pub fn of(directive: &Directive) -> Self {
+        Self {
+            version: directive.version,
+            action: directive.action,
+            deadline: directive.deadline_at().map(|deadline| deadline.to_string()),
+            record: None,
+        }
+    }
+
+    /// What operators see.
+    fn for_operators(directive: &Directive) -> Self {
+        let record = DirectiveRecord {
+            since: directive.since().to_string(),
+            then_revoke: directive.then_revoke,
+            acknowledged_at: directive.acknowledged_at().map(|at| at.to_string()),
+        };
+        Self { record: Some(record), ..Self::of(directive) }
+    }
 }
 
 /// What Mission Control's form has no word for.
@@ -50,6 +99,8 @@ struct AgentDetail {
     verified_at: Option<String>,
     rate_limit_per_minute: Option<u32>,
     requests_total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directive: Option<DirectiveRead>,
 }
 
 impl AgentDetail {
@@ -64,6 +115,7 @@ impl AgentDetail {
             verified_at: text(agent.verified_at),
             rate_limit_per_minute: agent.rate_limit,
             requests_total: agent.requests_total,
+            directive: agent.directive.as_ref().map(DirectiveRead::for_operators),
         }
     }
 }
@@ -98,7 +150,23 @@ impl<'a> AgentRead<'a> {
             created_at: agent.created_at.to_string(),
             updated_at: agent.updated_at.to_string(),
             detail: None,
+            directive: None,
+            report_errors: Vec::new(),
         }
+    }
+
+    /// The answer to a heartbeat: with the directive, while there is one, and with what of its report was left out.
+    #[must_use]
+    pub fn heard(agent: &'a Agent, report_errors: Vec<String>, gateway_id: Uuid, now: Timestamp) -> Self {
+        let directive = agent.directive.as_ref().map(DirectiveRead::of);
+        Self { directive, report_errors, ..Self::of(agent, gateway_id, now) }
+    }
+
+    /// The answer to an operator who said what the agent should do.
+    #[must_use]
+    pub fn directed(agent: &'a Agent, gateway_id: Uuid, now: Timestamp) -> Self {
+        let directive = agent.directive.as_ref().map(DirectiveRead::for_operators);
+        Self { directive, ..Self::of(agent, gateway_id, now) }
     }
 
     /// The same, with `detail` where it is wanted.

@@ -1,0 +1,259 @@
+//! Directives: what an operator wants of an agent. A wanted state that every answer repeats until it changes, and no queue.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// The least time from a `stop` to its deadline.
+pub const SHORTEST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The most.
+pub const LONGEST_DEADLINE: Duration = Duration::from_hours(7 * 24);
+
+/// How much longer a directive that ends in a revocation waits: a heartbeat on the wire heard of nothing.
+const REVOKE_GRACE: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to acknowledge, at least.
+const SHORTEST_HEED: Duration = Duration::from_mins(5);
+
+/// What the agent should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Work. The default: once it is acknowledged there is no directive.
+    Run,
+    /// Start no new work, and keep sending heartbeats.
+    Pause,
+    /// Finish what it has, then say `offline`.
+    Drain,
+    /// End, and say `offline`.
+    Stop,
+    /// Call `rotate-key`.
+    RotateKey,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 5] = [Self::Run, Self::Pause, Self::Drain, Self::Stop, Self::RotateKey];
+
+    /// The word that rows and the wire use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+            Self::Stop => "stop",
+            Self::RotateKey => "rotate_key",
+        }
+    }
+
+    /// Reads the word; `None` for any other.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDirective {
+    /// What the agent should do.
+    pub action: Action,
+    /// For `stop`: how long it may take.
+    pub deadline: Option<Duration>,
+    /// For `stop`: whether an agent that goes on is revoked.
+    pub then_revoke: bool,
+    /// Why, for operators alone: free text must not become an agent's prompt.
+    pub reason: Option<String>,
+}
+
+/// A directive as the agent's row holds it: `1764107662 stop 1764107962 revoke @1764107700`, which are its version, its
+/// action, its deadline, whether the agent is revoked if it goes on, and when it was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Directive {
+    /// The epoch second of its making, and more than that of the one before. To be compared for equality alone.
+    pub version: i64,
+    /// What the agent should do.
+    pub action: Action,
+    /// Epoch seconds until which a `stop` should be done.
+    pub deadline: Option<i64>,
+    /// Whether an agent that goes on is revoked.
+    pub then_revoke: bool,
+    /// Epoch seconds of the acknowledgement.
+    pub acknowledged: Option<i64>,
+}
+
+impl Directive {
+    /// What follows the deadline of a directive whose agent is revoked if it goes on: the sweep finds it by this.
+    pub const REVOKES: &'static str = " revoke";
+
+    /// A new directive in the place of `before`.
+    #[must_use]
+    pub fn new(wanted: &NewDirective, before: Option<&Self>, now: Timestamp) -> Self {
+        let version = before.map_or(0, |before| before.version + 1).max(now.as_seconds());
+        Self {
+            version,
+            action: wanted.action,
+            deadline: wanted.deadline.map(|deadline| now.plus(deadline).as_seconds()),
+            then_revoke: wanted.then_revoke,
+            acknowledged: None,
+        }
+    }
+
+    /// Since when it holds.
+    #[must_use]
+    pub const fn since(&self) -> Timestamp {
+        seconds(self.version)
+    }
+
+    /// Until when a `stop` should be done.
+    #[must_use]
+    pub fn deadline_at(&self) -> Option<Timestamp> {
+        self.deadline.map(seconds)
+    }
+
+    /// When it was acknowledged.
+    #[must_use]
+    pub fn acknowledged_at(&self) -> Option<Timestamp> {
+        self.acknowledged.map(seconds)
+    }
+
+    /// What is left of it when it is acknowledged: nothing of `run`, which is the default.
+    #[must_use]
+    pub fn after_acknowledgement(self, now: Timestamp) -> Option<Self> {
+        (self.action != Action::Run).then_some(Self { acknowledged: Some(now.as_seconds()), ..self })
+    }
+
+    /// The same, after its agent was revoked: it does not revoke an agent that is restored.
+    #[must_use]
+    pub fn disarmed(self) -> Self {
+        Self { then_revoke: false, ..self }
+    }
+
+    /// After which moment no heartbeat may come, if it ends in a revocation: max(its deadline, its making + 2 intervals) +
+    /// 10 seconds. Until then the agent may not have heard of it.
+    #[must_use]
+    pub fn revokes_after(&self, interval: Duration) -> Option<Timestamp> {
+        let heard_by = self.since().plus(interval * 2);
+        let end = self.deadline_at().map_or(heard_by, |deadline| deadline.max(heard_by));
+        self.then_revoke.then(|| end.plus(REVOKE_GRACE))
+    }
+
+    /// Whether an agent that sends heartbeats should have acknowledged it: after max(3 intervals, 5 minutes). Nobody waits
+    /// for the acknowledgement of `run`: whoever ignored what came before it runs.
+    #[must_use]
+    pub fn is_unheeded(&self, interval: Duration, now: Timestamp) -> bool {
+        self.action != Action::Run
+            && self.acknowledged.is_none()
+            && now.since(self.since()) > (interval * 3).max(SHORTEST_HEED)
+    }
+}
+
+const fn seconds(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds.saturating_mul(1000))
+}
+
+impl fmt::Display for Directive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.version, self.action.as_str())?;
+        if let Some(deadline) = self.deadline {
+            write!(f, " {deadline}")?;
+        }
+        if self.then_revoke {
+            f.write_str(Self::REVOKES)?;
+        }
+        match self.acknowledged {
+            Some(at) => write!(f, " @{at}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<Directive> for String {
+    fn from(directive: Directive) -> Self {
+        directive.to_string()
+    }
+}
+
+/// A text that is no directive.
+#[derive(Debug, thiserror::Error)]
+#[error("not a directive")]
+pub struct NotADirective;
+
+impl TryFrom<String> for Directive {
+    type Error = NotADirective;
+
+    fn try_from(text: String) -> Result<Self, NotADirective> {
+        let mut words = text.split(' ');
+        let version = words.next().and_then(|word| word.parse().ok()).ok_or(NotADirective)?;
+        let action = words.next().and_then(Action::parse).ok_or(NotADirective)?;
+        let mut directive = Self { version, action, deadline: None, then_revoke: false, acknowledged: None };
+        for word in words {
+            match word.strip_prefix('@') {
+                Some(at) => directive.acknowledged = Some(at.parse().map_err(|_| NotADirective)?),
+                None if word == "revoke" => directive.then_revoke = true,
+                None => directive.deadline = Some(word.parse().map_err(|_| NotADirective)?),
+            }
+        }
+        Ok(directive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_764_107_662_500);
+
+    fn stop(deadline: Option<u64>) -> Directive {
+        let deadline = deadline.map(Duration::from_secs);
+        let wanted = NewDirective { action: Action::Stop, deadline, then_revoke: true, reason: None };
+        Directive::new(&wanted, None, NOW)
+    }
+
+    #[test]
+    fn a_row_holds_a_directive_as_a_short_text() {
+        let acknowledged = stop(Some(300)).after_acknowledgement(NOW.plus(Duration::from_secs(38)));
+        for (directive, text) in [
+            (stop(Some(300)), "1764107662 stop 1764107962 revoke"),
+            (stop(None), "1764107662 stop revoke"),
+            (stop(None).disarmed(), "1764107662 stop"),
+            (acknowledged.unwrap(), "1764107662 stop 1764107962 revoke @1764107700"),
+        ] {
+            assert_eq!(directive.to_string(), text);
+            assert_eq!(Directive::try_from(text.to_owned()).unwrap(), directive);
+        }
+        for other in ["", "pause", "1 jump", "1 stop soon", "x stop"] {
+            assert!(Directive::try_from(other.to_owned()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn versions_rise_also_within_a_second() {
+        let pause = NewDirective { action: Action::Pause, deadline: None, then_revoke: false, reason: None };
+        let first = Directive::new(&pause, None, NOW);
+        let second = Directive::new(&pause, Some(&first), NOW);
+        assert_eq!((first.version, second.version), (1_764_107_662, 1_764_107_663));
+        assert_eq!(
+            Directive::new(&pause, Some(&second), NOW.plus(Duration::from_hours(1))).version,
+            1_764_111_262
+        );
+    }
+
+    #[test]
+    fn an_agent_is_revoked_only_when_it_could_have_heard() {
+        let after = |directive: Directive, interval| {
+            let end = directive.revokes_after(Duration::from_secs(interval));
+            end.map(|end| end.as_seconds() - directive.version)
+        };
+        assert_eq!(after(stop(Some(5)), 60), Some(130));
+        assert_eq!(after(stop(Some(300)), 60), Some(310));
+        assert_eq!(after(stop(None), 3_600), Some(7_210));
+        assert_eq!(after(stop(None).disarmed(), 60), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! `report`: what a heartbeat says beside the agent's health. The contracts differ in how they spell it.
+
+use super::contract::Contract;
+use super::error::Invalid;
+use super::json::{Object, whole};
+use crate::domain::report::Report;
+
+/// How a contract spells a field: the envelope's spelling, and Mission Control's.
+type Spellings = (&'static str, &'static str);
+
+const ACK_DIRECTIVE: Spellings = ("ackDirective", "ack_directive");
+
+/// What a heartbeat's body reports, and what of it cannot be read, which is left out.
+#[must_use]
+pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
+    let mut problems = Vec::new();
+    let mut report = Report::default();
+    match body.object("report") {
+        Ok(None) => {}
+        Err(problem) => problems.push(problem),
+        Ok(Some(object)) => {
+            let fields = Fields { object: &object, contract };
+            match fields.number(ACK_DIRECTIVE) {
+                // What is no version is none that was ever given.
+                Ok(number) => {
+                    let version = number.map(|number| whole(number).and_then(|it| i64::try_from(it).ok()));
+                    report.ack_directive = version.map(|version| version.unwrap_or(0));
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    (report, problems)
+}
+
+/// What a heartbeat's body reports.
+///
+/// # Errors
+/// The first field of another type than it should be, or in the other contract's spelling.
+pub fn strict(body: &Object<'_>, contract: Contract) -> Result<Report, Invalid> {
+    let (report, problems) = read(body, contract);
+    problems.into_iter().next().map_or(Ok(report), Err)
+}
+
+struct Fields<'a> {
+    object: &'a Object<'a>,
+    contract: Contract,
+}
+
+impl Fields<'_> {
+    fn number(&self, (camel, snake): Spellings) -> Result<Option<f64>, Invalid> {
+        let (name, other) = match self.contract {
+            Contract::Envelope => (camel, snake),
+            Contract::MissionControl => (snake, camel),
+        };
+        self.object.refuse_spellings(&[(other, name)])?;
+        self.object.number(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(contract: Contract, report: &str) -> (Option<i64>, Vec<String>) {
+        let body = format!(r#"{{"report": {report}}}"#);
+        let (report, problems) = read(&Object::parse(body.as_bytes()).unwrap(), contract);
+        (report.ack_directive, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_no_version_acknowledges_nothing_and_only_a_wrong_type_is_a_problem() {
+        let here = Contract::MissionControl;
+        assert_eq!(ack(here, r#"{"ack_directive": 1764107662}"#), (Some(1_764_107_662), vec![]));
+        assert_eq!(ack(here, r#"{"ack_directive": 1764107662.0}"#), (Some(1_764_107_662), vec![]));
+        for nothing in ["null", "{}", r#"{"ack_directive": null}"#, r#"{"other": []}"#] {
+            assert_eq!(ack(here, nothing), (None, vec![]), "{nothing}");
+        }
+        for invented in ["-1", "1.5", "1e300", "0"] {
+            assert_eq!(ack(here, &format!(r#"{{"ack_directive": {invented}}}"#)), (Some(0), vec![]));
+        }
+        assert_eq!(ack(here, "[]").1, ["report: must be a JSON object"]);
+        assert_eq!(ack(here, r#"{"ack_directive": "1"}"#).1, ["report.ack_directive: must be a number"]);
+    }
+
+    #[test]
+    fn each_contract_has_its_spelling() {
+        assert_eq!(ack(Contract::Envelope, r#"{"ackDirective": 7}"#).0, Some(7));
+        let problems = ack(Contract::Envelope, r#"{"ack_directive": 7}"#).1;
+        assert_eq!(problems, ["report.ack_directive: is not read here: send ackDirective"]);
+    }
+}
