@@ -17,6 +17,14 @@ const HTTP_API: f64 = 1.00;
 const LAMBDA_REQUESTS: f64 = 0.20;
 const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
 const ACCESS_LOG: f64 = 0.125;
+/// A write unit for an hour, provisioned.
+const PROVISIONED_WRITE_UNIT: f64 = 0.000_65;
+/// The share of what is provisioned that scaling aims at: the template's `CapacityTarget`.
+const TARGET: f64 = 0.70;
+/// How many heartbeats a gateway could send at once, and what Lambda takes for them: 0.2 s at 512 MB, a plan and no
+/// measurement.
+const BATCH: f64 = 100.0;
+const BATCH_GB_SECONDS: f64 = 0.2 * 0.5;
 
 /// The functions' memory in GB.
 const MEMORY: f64 = 0.125;
@@ -97,6 +105,7 @@ pub async fn measure(binaries: &Binaries, report: &mut Report) {
     let reached = counted == "1 request, 1 write unit, 0 read units";
     report.goal("a heartbeat in DynamoDB", "1 request, 1 write unit, 0 read units", counted, reached);
     report.table("heartbeat-price", &per_million(rollcall, tutorial));
+    report.table("capacity", &by_capacity(rollcall));
     report.table("month", &per_month(rollcall, tutorial));
     report.table("quotas", &quotas(rollcall));
 }
@@ -195,6 +204,32 @@ fn per_million(rollcall: Usage, tutorial: Usage) -> Table {
     table.row(["**together**".into(), dollars(total(own)), dollars(total(theirs))]);
     let ratio = figure(theirs[0] / own[0]);
     table.row(["DynamoDB's part, × Rollcall".into(), "1".into(), ratio]);
+    table
+}
+
+/// A million heartbeats of a steady fleet, as its deployment chooses to pay for them.
+fn by_capacity(rollcall: Usage) -> Table {
+    let mut table = Table::new([
+        "one million heartbeats of a steady fleet",
+        "DynamoDB",
+        "Lambda",
+        "HTTP API",
+        "access log",
+        "together",
+    ]);
+    let [on_demand, lambda] = rollcall.dollars();
+    let provisioned = rollcall.write_units * PROVISIONED_WRITE_UNIT / 3600.0 / TARGET * 1e6;
+    let batched = (LAMBDA_REQUESTS + BATCH_GB_SECONDS * LAMBDA_GB_SECOND * 1e6) / BATCH;
+    let mut line = |name: &str, parts: [f64; 4]| {
+        let total = format!("**{}**", dollars(parts.iter().sum()));
+        table.row([[name.to_owned()].as_slice(), &parts.map(dollars), &[total]].concat());
+    };
+    line("as shipped", [on_demand, lambda, HTTP_API, ACCESS_LOG]);
+    line("`AccessLogging=none`", [on_demand, lambda, HTTP_API, 0.0]);
+    line("`Capacity=provisioned`, 70% of it used", [provisioned, lambda, HTTP_API, ACCESS_LOG]);
+    line("both", [provisioned, lambda, HTTP_API, 0.0]);
+    let front = [HTTP_API / BATCH, ACCESS_LOG / BATCH];
+    line("provisioned, by 100 at once: planned", [provisioned, batched, front[0], front[1]]);
     table
 }
 

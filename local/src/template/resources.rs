@@ -18,6 +18,8 @@ use super::{
 const NOT_LOCAL: &[&str] = &[
     "AWS::ApiGatewayV2::ApiMapping",
     "AWS::ApiGatewayV2::DomainName",
+    "AWS::ApplicationAutoScaling::ScalableTarget",
+    "AWS::ApplicationAutoScaling::ScalingPolicy",
     "AWS::CloudWatch::Alarm",
     "AWS::KMS::Key",
     "AWS::Logs::LogGroup",
@@ -54,9 +56,13 @@ const TABLE_DEPLOYED: &[&str] = &[
     "BillingMode",
     "DeletionProtectionEnabled",
     "PointInTimeRecoverySpecification",
+    "ProvisionedThroughput",
     "SSESpecification",
     "Tags",
 ];
+
+const INDEX: &[&str] = &["IndexName", "KeySchema", "Projection"];
+const INDEX_DEPLOYED: &[&str] = &["ProvisionedThroughput"];
 
 pub(super) fn table(
     scope: &Scope<'_>,
@@ -113,7 +119,7 @@ fn key_schema(node: &Node, attributes: &[Attribute]) -> Result<Vec<KeyElement>, 
 }
 
 fn secondary_index(node: &Node, attributes: &[Attribute]) -> Result<SecondaryIndex, Problem> {
-    let fields = node.fields("an index", &[&["IndexName", "KeySchema", "Projection"]])?;
+    let fields = node.fields("an index", &[INDEX, INDEX_DEPLOYED])?;
     let projection =
         fields.require("Projection")?.fields("a projection", &[&["ProjectionType", "NonKeyAttributes"]])?;
     let non_key_attributes = projection.get("NonKeyAttributes").map(Node::texts).transpose()?;
