@@ -1,4 +1,4 @@
-"""Holds what the transformed template is in both modes of Capacity, and that cfn-lint finds nothing in either.
+"""Holds what the transformed template is in both modes of Capacity, that cfn-lint finds nothing in either, and what watches.
 
     python tests/deployed/transformed.py
 
@@ -7,6 +7,7 @@ needs the tools of requirements.txt on the PATH, and runs under the Python of te
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -122,7 +123,34 @@ def provisioned():
     lint(template)
 
 
+def watched():
+    """What is paid for feeds an alarm, an alarm that is over says so, and the bill counts as many."""
+    template = transformed(CHOICES | {"AlarmOnAgentsRaised": "yes"})
+    alarms, made = of_type(template, "AWS::CloudWatch::Alarm"), set()
+    for name, one in of_type(template, "AWS::Logs::MetricFilter").items():
+        made |= {(str(of["MetricNamespace"]), of["MetricName"]) for of in one["MetricTransformations"]}
+    heard = {(str(alarm.get("Namespace")), alarm.get("MetricName")) for alarm in alarms.values()}
+    assert made <= heard, made - heard
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"], name
+        # What people were told is no state that could end.
+        assert name == "AgentsRaisedAlarm" or alarm["OKActions"] == alarm["AlarmActions"], name
+
+    template = transformed(CHOICES)
+    alarms = of_type(template, "AWS::CloudWatch::Alarm").values()
+    metrics = [len([one for one in alarm.get("Metrics", [{"MetricStat": 1}]) if "MetricStat" in one]) for alarm in alarms]
+    assert max(metrics) <= 10, metrics
+    bill = (TEMPLATE.parent / "docs/operations.md").read_text()
+    said = int(re.search(r"(\d+) alarm metrics", bill)[1]), int(re.search(r"(\d+) custom metrics", bill)[1])
+    assert said == (sum(metrics), len(made) - 1), (said, sum(metrics), len(made) - 1)
+
+    # One request has an id in the API's log, in the function's, and in its answer.
+    log = of_type(template, "AWS::ApiGatewayV2::Stage")
+    log = json.dumps([stage.get("AccessLogSettings") for stage in log.values()])
+    assert "$context.integration.requestId" in log and "$context.requestId" in log, log
+
+
 if __name__ == "__main__":
-    for mode in (on_demand, provisioned):
+    for mode in (on_demand, provisioned, watched):
         mode()
-        print(f"transformed and linted: {mode.__name__}", file=sys.stderr)
+        print(f"holds: {mode.__name__}", file=sys.stderr)
