@@ -241,7 +241,8 @@ class Walk:
     def make_routes(self):
         processed = self.cloudformation.get_template(StackName=STACK, TemplateStage="Processed")["TemplateBody"]
         processed = json.loads(processed) if isinstance(processed, str) else processed
-        resources = self.cloudformation.list_stack_resources(StackName=STACK)["StackResourceSummaries"]
+        pages = self.cloudformation.get_paginator("list_stack_resources").paginate(StackName=STACK)
+        resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
         self.physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
         functions = self.emulator.client("lambda")
 
