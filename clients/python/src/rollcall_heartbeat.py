@@ -9,6 +9,7 @@
 No failure reaches the program: everything is told to the logger `rollcall`, and the key is never logged.
 """
 
+import asyncio
 import contextlib
 import email.utils
 import functools
@@ -26,7 +27,7 @@ import urllib.parse
 import urllib.request
 import weakref
 
-__all__ = ["Heartbeat"]
+__all__ = ["Heartbeat", "Stop"]
 
 log = logging.getLogger("rollcall")
 
@@ -51,8 +52,15 @@ REFUSED_MOST_SECONDS = 600
 RETRY_AFTER_MOST_SECONDS = 3600
 """The longest pause that an answer may ask for."""
 
+ACHECK_SECONDS = 0.2
+"""How often `acheck()` looks again during a pause."""
+
 STOP_SECONDS = 5
 """How long the end of the program waits for the last word."""
+
+
+class Stop(BaseException):
+    """An operator asked this agent to stop. No `Exception`: frameworks swallow those."""
 
 
 class Heartbeat:
@@ -63,13 +71,15 @@ class Heartbeat:
         self._key = str(key).strip()
         self._opener = None  # made by the thread: reading the machine's certificates takes a while
         self._chance = random.random
-        # The one lock guards what the program and the thread share: the next five.
+        # The one lock guards what the program and the thread share: the next seven.
         self._lock = threading.Condition()
         self._status = "healthy"
         self._last_word = "offline"
         self._stopping = False
         self._workers = 0
         self._progress_at = None
+        self._directive = None
+        self._obeyed = None  # the version that the next heartbeats acknowledge
         # The thread's own.
         self._interval = FIRST_INTERVAL_SECONDS
         self._accepted_before = False
@@ -86,7 +96,7 @@ class Heartbeat:
 
     def __exit__(self, kind, error, _traceback):
         # Who ends on purpose says so. Who fails says `error` and no more: the silence that follows is announced.
-        on_purpose = kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit))
+        on_purpose = kind is None or issubclass(kind, (KeyboardInterrupt, GeneratorExit, Stop))
         if kind is not None and issubclass(kind, SystemExit):
             on_purpose = error.code in (None, 0)
         self.stop("offline" if on_purpose else "error")
@@ -153,6 +163,55 @@ class Heartbeat:
         with self._lock:
             return time.monotonic() - self._progress_at if self._workers else None
 
+    @property
+    def directive(self):
+        """What an operator wants, by the last accepted heartbeat: `{"version", "action", "deadline"?}`; None: work."""
+        with self._lock:
+            return None if self._directive is None else dict(self._directive)
+
+    def acknowledge(self, directive):
+        """Tells Rollcall, with the next heartbeats, that this directive is obeyed. `check()` does it by itself."""
+        with self._lock:
+            self._obey(directive)
+
+    def check(self):
+        """Called by the loop that works: blocks while an operator wants a pause, and raises `Stop` at `stop`."""
+        with self._lock:
+            self._lock.wait_for(self._may_go_on)
+
+    async def acheck(self):
+        """`check()` for coroutines: it never blocks their loop."""
+        while True:
+            with self._lock:
+                if self._may_go_on():
+                    return
+            await asyncio.sleep(ACHECK_SECONDS)
+
+    def _may_go_on(self):
+        """Obeys what `check()` can obey. With the lock held."""
+        action = self._directive["action"] if self._directive and not self._stopping else "run"
+        if action in ("run", "pause", "stop"):
+            self._obey(self._directive)
+        if action == "stop":
+            raise Stop("an operator asked this agent to stop")
+        return action != "pause"
+
+    def _obey(self, directive):
+        # Version 0 is a budget's, and nobody waits for its acknowledgement.
+        if directive and directive["version"] != 0:
+            self._obeyed = directive["version"]
+
+    def _directed(self, directive):
+        """Each accepted heartbeat says whether there is a directive; nothing else does."""
+        with self._lock:
+            before, self._directive = self._directive, directive
+            if directive is None:
+                self._obeyed = None
+            if directive != before:
+                self._lock.notify_all()
+        if directive != before:
+            log.info("directive: %s", self._clean(directive["action"]) if directive else "none")
+
     # ---- The thread ----
 
     def _run(self):
@@ -202,6 +261,7 @@ class Heartbeat:
         interval = _interval(body)
         if interval is None:
             return self._lost("an answer that is not Rollcall's")
+        self._directed(_directive(body))
         return self._accepted(interval)
 
     def _accepted(self, interval):
@@ -236,7 +296,11 @@ class Heartbeat:
             raise ValueError("the URL must begin with http:// or https:// and a host, without a user's name")
         if self._opener is None:
             self._opener = _opener()
-        body = json.dumps({"apiKey": self._key, "status": status}).encode()
+        said = {"apiKey": self._key, "status": status}
+        with self._lock:
+            if self._obeyed is not None:
+                said["report"] = {"ackDirective": self._obeyed}
+        body = json.dumps(said).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "rollcall-heartbeat/0.1.0"}
         request = urllib.request.Request(self._url, body, headers)
         request.deadline = _Deadline(DEADLINE_SECONDS)
@@ -293,6 +357,16 @@ def _interval(body):
         return min(max(int(json.loads(body)["data"]["intervalSeconds"]), 1), 86400)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
+
+
+def _directive(body):
+    """The directive of an accepted heartbeat, or None."""
+    try:
+        directive = json.loads(body)["data"]["directive"]
+        known = type(directive["version"]) is int and isinstance(directive["action"], str)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return directive if known else None
 
 
 def _message(body):

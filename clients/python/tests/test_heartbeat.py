@@ -1,5 +1,6 @@
 """The client against servers that answer by a script. Its pauses are written down and take no time."""
 
+import asyncio
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "src"))
 
 import rollcall_heartbeat  # noqa: E402
-from rollcall_heartbeat import Heartbeat  # noqa: E402
+from rollcall_heartbeat import Heartbeat, Stop  # noqa: E402
 
 KEY = "000102030405060708090a0b0c0d0e0f1011121314151617"
 HTML = "<html><h1>401 Authorization Required</h1></html>"
@@ -24,8 +25,11 @@ def answer(code, body="", **headers):
     return f"HTTP/1.1 {code} Scripted\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def accepted(interval):
-    return answer(200, json.dumps({"ok": True, "data": {"intervalSeconds": interval}}))
+def accepted(interval, **directive):
+    data = {"intervalSeconds": interval}
+    if directive:
+        data["directive"] = directive
+    return answer(200, json.dumps({"ok": True, "data": data}))
 
 
 def refused(message):
@@ -297,6 +301,89 @@ class HeartbeatTest(unittest.TestCase):
         finally:
             threading.Thread.start = start
         self.assertEqual(self.lines, ["no heartbeats: can't start new thread"])
+
+
+class Directives(unittest.TestCase):
+    """What an operator wants, in the answers."""
+
+    PAUSE = {"version": 7, "action": "pause"}
+
+    def beat(self, *script):
+        server = Server(*script)
+        self.addCleanup(server.close)
+        heartbeat = Heartbeat(server.url, KEY)
+        for _ in script:
+            heartbeat._beat()
+        return server, heartbeat
+
+    def acknowledged(self, server):
+        return [body.get("report", {}).get("ackDirective") for _, body in server.asked]
+
+    def test_the_last_accepted_heartbeat_says_it_and_nothing_else(self):
+        _, heartbeat = self.beat(accepted(1, **self.PAUSE), answer(500), refused("revoked"))
+        self.assertEqual(heartbeat.directive, self.PAUSE)
+        _, heartbeat = self.beat(accepted(1, **self.PAUSE), accepted(1))
+        self.assertIsNone(heartbeat.directive)
+
+    def test_a_directive_that_nobody_looks_at_is_not_acknowledged(self):
+        server, _ = self.beat(accepted(1, **self.PAUSE), accepted(1, **self.PAUSE))
+        self.assertEqual(self.acknowledged(server), [None, None])
+
+    def test_check_waits_for_the_end_of_a_pause_and_the_pause_is_acknowledged(self):
+        server, heartbeat = self.beat(accepted(1, **self.PAUSE))
+        server._script += [accepted(1, **self.PAUSE), accepted(1, version=8, action="run"), accepted(1)]
+        passed = threading.Event()
+        work = threading.Thread(target=lambda: (heartbeat.check(), passed.set()), daemon=True)
+        work.start()
+        for _ in range(PATIENCE * 100):
+            if heartbeat._obeyed is not None:
+                break
+            threading.Event().wait(0.01)
+        heartbeat._beat()
+        self.assertFalse(passed.is_set())
+        heartbeat._beat()
+        self.assertTrue(passed.wait(PATIENCE))
+        heartbeat._beat()
+        self.assertEqual(self.acknowledged(server), [None, 7, 7, 8])
+
+    def test_a_coroutine_waits_too(self):
+        _, heartbeat = self.beat(accepted(1, **self.PAUSE))
+
+        async def work():
+            waiting = asyncio.ensure_future(heartbeat.acheck())
+            await asyncio.sleep(0)
+            self.assertFalse(waiting.done())
+            heartbeat._directed(None)
+            await asyncio.wait_for(waiting, PATIENCE)
+
+        asyncio.run(work())
+
+    def test_stop_passes_handlers_of_exceptions_and_is_acknowledged(self):
+        server, heartbeat = self.beat(accepted(1, version=9, action="stop"))
+        with self.assertRaises(Stop):
+            try:
+                heartbeat.check()
+            except Exception:
+                self.fail("a framework would have swallowed it")
+        heartbeat._post("offline")
+        self.assertEqual(self.acknowledged(server), [None, 9])
+
+    def test_a_budgets_pause_is_obeyed_and_not_acknowledged(self):
+        _, heartbeat = self.beat(accepted(1, version=0, action="pause"))
+        self.assertFalse(heartbeat._may_go_on())
+        self.assertIsNone(heartbeat._obeyed)
+
+    def test_what_check_cannot_obey_is_the_programs_to_acknowledge(self):
+        _, heartbeat = self.beat(accepted(1, version=5, action="drain"))
+        heartbeat.check()
+        self.assertIsNone(heartbeat._obeyed)
+        heartbeat.acknowledge(heartbeat.directive)
+        self.assertEqual(heartbeat._obeyed, 5)
+
+    def test_an_unreadable_directive_is_none(self):
+        for directive in ({"version": "7", "action": "pause"}, {"version": 7}, {"action": "stop"}):
+            _, heartbeat = self.beat(accepted(1, **directive))
+            self.assertIsNone(heartbeat.directive)
 
 
 if __name__ == "__main__":
