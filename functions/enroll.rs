@@ -108,7 +108,11 @@ async fn heartbeat_by_name(
         return heard(app, &agent, quota, now);
     }
     let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
-    match app.store.enroll(&sponsor.new_agent(name, board_id, heartbeat.health), now).await? {
+    match app
+        .store
+        .enroll(&sponsor.new_agent(name, board_id, heartbeat.health, heartbeat.report), now)
+        .await?
+    {
         Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
         Creation::Exists => {
             let (agent, quota) = app.check_in(&caller, call, now).await?;
@@ -165,13 +169,20 @@ impl Sponsor {
     }
 
     /// The agent that the sponsor lets in.
-    fn new_agent(&self, name: AgentName, board_id: Option<Uuid>, report: HealthReport) -> NewEnrolled<'_> {
+    fn new_agent(
+        &self,
+        name: AgentName,
+        board_id: Option<Uuid>,
+        report: HealthReport,
+        claims: Report,
+    ) -> NewEnrolled<'_> {
         NewEnrolled {
             namespace: self.namespace,
             name,
             board_id,
             approved: self.row.pre_approved,
             report,
+            claims,
             actor: self.actor,
             one_off: (!self.row.reusable).then_some(&self.row),
         }

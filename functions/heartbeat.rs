@@ -51,7 +51,7 @@ impl HeartbeatData {
             status: agent.health,
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
             interval_seconds: agent.heartbeat().interval_seconds(),
-            lease_expires_at: agent.lease_expires_at.map(|end| end.to_string()),
+            lease_expires_at: agent.lease().map(|end| end.to_string()),
             directive: agent.directive.as_ref().map(DirectiveRead::of),
         }
     }

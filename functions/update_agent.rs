@@ -1,5 +1,7 @@
 //! `PATCH /api/v1/agents/{agent_id}`: an operator changes an agent.
 
+use std::time::Duration;
+
 use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::change::Patch;
@@ -20,13 +22,15 @@ pub const FUNCTION: Endpoint = Endpoint {
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
-/// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?}`; `null` takes a board or a limit away.
+/// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?, "stall_after_seconds"?}`; `null` takes a board, a
+/// limit or a patience away.
 fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
     let body = body.object()?;
     body.refuse_spellings(&[
         ("heartbeatConfig", "heartbeat_config"),
         ("boardId", "board_id"),
         ("rateLimitPerMinute", "rate_limit_per_minute"),
+        ("stallAfterSeconds", "stall_after_seconds"),
     ])?;
     if body.has("status") {
         return Err(ErrorKind::Forbidden("status is controlled by agent heartbeat"));
@@ -39,6 +43,13 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
             })?)
         }
     };
+    let stall_after = match body.whole_number("stall_after_seconds")? {
+        Some(seconds) if !(60..=604_800).contains(&seconds) => {
+            let problem = "must be 60 to 604800, or null for the default";
+            return Err(body.invalid("stall_after_seconds", problem).into());
+        }
+        seconds => seconds.map(Duration::from_secs),
+    };
     let board_id = body.uuid("board_id")?;
     if body.has("name") && body.string("name")?.is_none() {
         return Err(body.invalid("name", "must be a string").into());
@@ -48,6 +59,7 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
         board_id: body.has("board_id").then_some(board_id),
         heartbeat: fields::heartbeat_config(&body)?,
         rate_limit: body.has("rate_limit_per_minute").then_some(rate_limit),
+        stall_after: body.has("stall_after_seconds").then_some(stall_after),
     })
 }
 

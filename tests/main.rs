@@ -21,6 +21,7 @@ mod mission_control {
     mod heartbeat;
     mod lists;
     mod operators;
+    mod reports;
     mod roles;
     mod rotate;
     mod schema;

@@ -174,6 +174,15 @@ pub struct Agent {
     /// When its silence or its leave was announced; absent while nothing is announced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_since: Option<Timestamp>,
+    /// When the next heartbeat is promised, of an agent that sleeps on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_beat_at: Option<Timestamp>,
+    /// When its work counts as stalled, unless it gets further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalls_at: Option<Timestamp>,
+    /// Milliseconds for which its work may stand still, if not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_after_ms: Option<u64>,
     /// What was told of it and has not ended. The sweep's mark, which heartbeats do not touch.
     #[serde(default, rename = "alerted", skip_serializing_if = "Told::is_nothing")]
     pub told: Told,
@@ -229,6 +238,9 @@ impl Agent {
             last_seen_at: None,
             lease_expires_at: None,
             offline_since: None,
+            next_beat_at: None,
+            stalls_at: None,
+            stall_after_ms: None,
             told: Told::NOTHING,
             directive: None,
             unacked: None,
@@ -283,16 +295,27 @@ impl Agent {
         Duration::from_millis(self.tolerance_ms)
     }
 
+    /// The lease that counts: it reaches from the last heartbeat, or the promised one, to the end of the tolerance.
+    #[must_use]
+    pub fn lease(&self) -> Option<Timestamp> {
+        lease(self.lease_expires_at, self.next_beat_at, self.tolerance())
+    }
+
     /// Whether its heartbeat is late, though the agent is not silent for too long yet: more than [`LEASE_GRACE`] past its
     /// interval, and within its tolerance.
     #[must_use]
     pub fn is_late(&self, now: Timestamp) -> bool {
-        let due = Duration::from_millis(self.interval_ms) + LEASE_GRACE;
+        let Some(seen) = self.last_seen_at else { return false };
+        let due = self.next_beat_at.max(Some(seen.plus(Duration::from_millis(self.interval_ms))));
         self.agent_state == AgentState::Active
             && self.offline_since.is_none()
-            && self
-                .last_seen_at
-                .is_some_and(|seen| now.since(seen) > due && now.since(seen) <= self.tolerance())
+            && due.is_some_and(|due| now > due.plus(LEASE_GRACE))
+            && now <= self.silent_from(seen)
+    }
+
+    /// From when on an agent that was last seen then is silent.
+    fn silent_from(&self, seen: Timestamp) -> Timestamp {
+        self.next_beat_at.map_or(seen, |promised| promised.max(seen)).plus(self.tolerance())
     }
 
     /// Health and liveness in one word, as Mission Control shows an agent: `offline` once it is revoked,
@@ -305,7 +328,7 @@ impl Agent {
             _ if self.agent_state == AgentState::Revoked => "offline",
             _ if self.agent_state == AgentState::Pending => "provisioning",
             (None, _) => "provisioning",
-            (Some(seen), _) if seen.plus(self.tolerance()) < now => "offline",
+            (Some(seen), _) if self.silent_from(seen) < now => "offline",
             (Some(_), Some(health)) => health.as_str(),
             (Some(_), None) => "online",
         }
@@ -338,6 +361,15 @@ impl AgentFilter {
         self.status.as_deref().is_none_or(|status| agent.status(now) == status)
             && self.state.is_none_or(|state| agent.agent_state == state)
     }
+}
+
+/// The lease that counts, by the row's three attributes: a promised heartbeat has the same tolerance as any other.
+pub(crate) fn lease(
+    lease_expires_at: Option<Timestamp>,
+    next_beat_at: Option<Timestamp>,
+    tolerance: Duration,
+) -> Option<Timestamp> {
+    lease_expires_at.max(next_beat_at.map(|promised| promised.plus(tolerance)))
 }
 
 /// A duration as the rows hold it.

@@ -1,5 +1,7 @@
 //! What operators change of an agent, and what comes of it.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::agent::AgentName;
@@ -42,4 +44,6 @@ pub struct Patch {
     pub heartbeat: Option<HeartbeatConfig>,
     /// The agent's own limit; `Some(None)` goes back to the default.
     pub rate_limit: Option<Option<u32>>,
+    /// For how long its work may stand still; `Some(None)` goes back to the default.
+    pub stall_after: Option<Option<Duration>>,
 }

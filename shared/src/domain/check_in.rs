@@ -117,6 +117,12 @@ impl Caller {
         }
     }
 
+    /// Whether this is the agent itself, and no operator in its place.
+    #[must_use]
+    pub const fn is_the_agent(&self) -> bool {
+        !matches!(self, Self::Operator { .. })
+    }
+
     /// Why the caller has no right to this row, if so.
     #[must_use]
     pub fn refusal(&self, agent: &Agent, now: Timestamp) -> Option<CheckIn> {
@@ -133,6 +139,8 @@ impl Caller {
 /// The outcome of a check-in.
 #[derive(Debug)]
 pub enum CheckIn {
+    /// The call came too late to keep what it promised: it is to be sent again.
+    Overtaken,
     /// The lease is renewed. The row as it is now.
     Accepted(Box<Agent>, Quota),
     /// There is no such agent, or none with this key.

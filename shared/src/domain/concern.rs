@@ -16,6 +16,8 @@ pub enum Concern {
     Flapping,
     /// It sends heartbeats, and says of itself that it is broken.
     Error,
+    /// It sends heartbeats, and its work does not get further.
+    Stalled,
     /// It sends heartbeats, and does not acknowledge what an operator wants of it.
     Unheeded,
     /// It registered, and waits for somebody to let it in.
@@ -24,11 +26,18 @@ pub enum Concern {
 
 impl Concern {
     /// Every concern, worst first.
-    pub const ALL: [Self; 6] =
-        [Self::Offline, Self::NeverSeen, Self::Flapping, Self::Error, Self::Unheeded, Self::Waiting];
+    pub const ALL: [Self; 7] = [
+        Self::Offline,
+        Self::NeverSeen,
+        Self::Flapping,
+        Self::Error,
+        Self::Stalled,
+        Self::Unheeded,
+        Self::Waiting,
+    ];
 
     /// What a channel hears of that names none: all but those who wait at an open door, which are strangers' words.
-    pub const HEARD: [Self; 4] = [Self::Offline, Self::NeverSeen, Self::Error, Self::Unheeded];
+    pub const HEARD: [Self; 5] = [Self::Offline, Self::NeverSeen, Self::Error, Self::Stalled, Self::Unheeded];
 
     /// The word that rows and the wire use.
     #[must_use]
@@ -38,6 +47,7 @@ impl Concern {
             Self::NeverSeen => "never_seen",
             Self::Flapping => "flapping",
             Self::Error => "error",
+            Self::Stalled => "stalled",
             Self::Unheeded => "unheeded",
             Self::Waiting => "waiting",
         }

@@ -32,6 +32,8 @@ pub mod kind {
     pub const AGENT_OFFLINE: &str = "agent.offline";
     /// An agent that was announced offline sent a heartbeat again.
     pub const AGENT_ONLINE: &str = "agent.online";
+    /// An agent sends heartbeats, and its work does not get further.
+    pub const AGENT_STALLED: &str = "agent.stalled";
     /// An operator said what an agent should do.
     pub const AGENT_DIRECTED: &str = "agent.directed";
     /// An agent says that it obeys.

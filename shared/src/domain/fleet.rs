@@ -15,7 +15,8 @@ pub const NAMED: usize = 50;
 /// How many boards the summary counts, those with the most silent agents.
 pub const BOARDS: usize = 200;
 
-/// Counts of agents by what the clock and they themselves say. `agents` is the sum of the rest but `error`.
+/// Counts of agents by what the clock and they themselves say. `agents` is the sum of the rest but `error` and
+/// `stalled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -31,6 +32,8 @@ pub struct Counts {
     pub never_seen: u64,
     /// Live, and saying that they are broken.
     pub error: u64,
+    /// Live, with work that does not get further.
+    pub stalled: u64,
     /// Waiting to be let in; and let in, but not yet heard for the first time.
     pub pending: u64,
     /// Shut out.
@@ -40,7 +43,7 @@ pub struct Counts {
 impl Counts {
     /// One agent. `is_live`: its lease runs, or is past by less than its grace.
     #[must_use]
-    pub fn of(watched: &Watched, is_live: bool) -> Self {
+    pub fn of(watched: &Watched, is_live: bool, now: Timestamp) -> Self {
         let mut one = Self { agents: 1, ..Self::default() };
         let place = match watched.agent_state {
             AgentState::Pending => &mut one.pending,
@@ -55,6 +58,7 @@ impl Counts {
         };
         *place = 1;
         one.error = u64::from(is_live && watched.health == Some(Health::Error));
+        one.stalled = u64::from(watched.is_stalled(now));
         one
     }
 
@@ -68,6 +72,7 @@ impl Counts {
             offline: self.offline + other.offline,
             never_seen: self.never_seen + other.never_seen,
             error: self.error + other.error,
+            stalled: self.stalled + other.stalled,
             pending: self.pending + other.pending,
             revoked: self.revoked + other.revoked,
         }

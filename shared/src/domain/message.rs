@@ -233,7 +233,7 @@ impl Details {
     /// What the row tells of an agent whose silence, or other concern, is told now.
     #[must_use]
     pub fn of(watched: &Watched, now: Timestamp) -> Self {
-        let due = watched.lease_expires_at.unwrap_or_else(|| watched.base().plus(watched.first_beat_grace()));
+        let due = watched.lease().unwrap_or_else(|| watched.base().plus(watched.first_beat_grace()));
         Self {
             detected_at: watched.offline_since,
             lag_ms: u64::try_from(now.since(due).as_millis()).unwrap_or(u64::MAX),
@@ -382,6 +382,7 @@ fn type_of(member: &Member) -> &'static str {
         Some(Concern::NeverSeen) => message_type::AGENT_NEVER_SEEN,
         Some(Concern::Flapping) => message_type::AGENT_FLAPPING,
         Some(Concern::Error) => message_type::AGENT_ERROR,
+        Some(Concern::Stalled) => message_type::AGENT_STALLED,
         Some(Concern::Unheeded) => message_type::AGENT_UNHEEDED,
         Some(Concern::Waiting) => message_type::AGENTS_WAITING,
         None => message_type::AGENT_RECOVERED,

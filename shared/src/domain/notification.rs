@@ -12,10 +12,11 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// The types of messages.
 pub mod message_type {
     /// Every type that the log of alerts holds.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         AGENT_OFFLINE,
         AGENT_NEVER_SEEN,
         AGENT_ERROR,
+        AGENT_STALLED,
         AGENT_UNHEEDED,
         AGENTS_WAITING,
         AGENT_RECOVERED,
@@ -33,6 +34,8 @@ pub mod message_type {
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
     /// An agent says that it is broken.
     pub const AGENT_ERROR: &str = "agent.error";
+    /// An agent sends heartbeats, and its work does not get further.
+    pub const AGENT_STALLED: &str = "agent.stalled";
     /// An agent does not acknowledge what an operator wants of it.
     pub const AGENT_UNHEEDED: &str = "agent.unheeded";
     /// Agents wait for somebody to let them in.

@@ -7,6 +7,7 @@ use super::check_in::HealthReport;
 use super::credential::{ApiKey, KeyId};
 use super::event::Actor;
 use super::heartbeat::HeartbeatConfig;
+use super::report::Report;
 use super::row_ids::NamespaceId;
 use super::token::TokenRow;
 use crate::time::Timestamp;
@@ -35,6 +36,8 @@ pub struct NewEnrolled<'a> {
     pub approved: bool,
     /// What the first heartbeat says.
     pub report: HealthReport,
+    /// What it says besides.
+    pub claims: Report,
     /// Whoever holds the credential.
     pub actor: Actor,
     /// The one-off token that this uses up.

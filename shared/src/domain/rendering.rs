@@ -249,6 +249,9 @@ impl<'a> Said<'a> {
                 self.with_end(format!("{agent} was let in and has never sent a heartbeat"))
             }
             message_type::AGENT_ERROR => self.with_end(format!("{agent} says that it is broken")),
+            message_type::AGENT_STALLED => {
+                self.with_end(format!("{agent} sends heartbeats, but its work does not get further"))
+            }
             message_type::AGENT_UNHEEDED => {
                 self.with_end(format!("{agent} does not acknowledge what an operator wants of it"))
             }
@@ -383,6 +386,7 @@ fn concern(word: &str) -> &'static str {
         "never_seen" => "never heard",
         "flapping" => "coming and going",
         "error" => "broken",
+        "stalled" => "stalled",
         "unheeded" => "not heeding",
         "waiting" => "waiting to be let in",
         _ => "in trouble",

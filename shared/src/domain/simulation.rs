@@ -51,6 +51,8 @@ impl World {
             health: Some(Health::Healthy),
             last_seen_at: None,
             lease_expires_at: None,
+            next_beat_at: None,
+            stalls_at: None,
             created_at: at(-1),
             verified_at: Some(at(-1)),
             offline_since: None,

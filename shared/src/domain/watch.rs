@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::agent::{AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE};
+use super::agent::{self, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE};
 use super::concern::{Concern, Told};
-use super::directive::Directive;
+use super::directive::{Action, Directive};
 use super::hearing::{BlindWindow, extension};
 use super::heartbeat::Health;
 use super::row_ids;
@@ -57,6 +57,10 @@ pub struct Watched {
     pub last_seen_at: Option<Timestamp>,
     /// `last_seen_at` and the tolerance.
     pub lease_expires_at: Option<Timestamp>,
+    /// When the next heartbeat is promised.
+    pub next_beat_at: Option<Timestamp>,
+    /// When its work counts as stalled.
+    pub stalls_at: Option<Timestamp>,
     /// When the row was made.
     pub created_at: Timestamp,
     /// The last activation.
@@ -77,8 +81,12 @@ pub struct Watched {
 pub enum Overdue {
     /// It was heard once, and its lease ran out.
     Silent {
+        /// When the lease that counts ran out.
+        expired: Timestamp,
         /// `lease_expires_at` as it was read.
         lease: Timestamp,
+        /// `next_beat_at` as it was read.
+        promised: Option<Timestamp>,
     },
     /// It was let in and never heard.
     NeverSeen {
@@ -157,10 +165,16 @@ impl Watched {
         Duration::from_millis(self.tolerance_ms)
     }
 
-    /// From when its silence counts: it was heard, or activated.
+    /// The lease that counts.
+    #[must_use]
+    pub fn lease(&self) -> Option<Timestamp> {
+        agent::lease(self.lease_expires_at, self.next_beat_at, self.tolerance())
+    }
+
+    /// From when its silence counts: it was heard, or activated, or had promised to be heard.
     #[must_use]
     pub fn base(&self) -> Timestamp {
-        self.last_seen_at.max(self.verified_at).unwrap_or(self.created_at)
+        self.last_seen_at.max(self.verified_at).max(self.next_beat_at).unwrap_or(self.created_at)
     }
 
     /// What the sweep has to announce of this agent, if anything.
@@ -175,7 +189,12 @@ impl Watched {
         let unheard = extension(windows, self.base());
         match (self.lease_expires_at, self.verified_at) {
             (Some(lease), _) => {
-                (now.since(lease) > LEASE_GRACE + unheard).then_some(Overdue::Silent { lease })
+                let (promised, expired) = (self.next_beat_at, self.lease().unwrap_or(lease));
+                (now.since(expired) > LEASE_GRACE + unheard).then_some(Overdue::Silent {
+                    expired,
+                    lease,
+                    promised,
+                })
             }
             (None, Some(verified)) => (now.since(verified) > self.first_beat_grace() + unheard)
                 .then_some(Overdue::NeverSeen { verified }),
@@ -208,7 +227,7 @@ impl Watched {
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.agent_state == AgentState::Active
             && self.offline_since.is_none()
-            && self.lease_expires_at.is_some_and(|lease| now <= lease)
+            && self.lease().is_some_and(|lease| now <= lease)
     }
 
     /// What is wrong with this agent, worst first.
@@ -227,6 +246,7 @@ impl Watched {
             }
             AgentState::Active if !self.is_live(now) => None,
             AgentState::Active if self.health == Some(Health::Error) => Some(Concern::Error),
+            AgentState::Active if self.is_stalled(now) => Some(Concern::Stalled),
             AgentState::Active => self.is_unheeding(now).then_some(Concern::Unheeded),
         }
     }
@@ -263,6 +283,13 @@ impl Watched {
                 .has_recovered(told, now)
                 .then(|| Change::ended(told, Cause::Resumed, Told { concern: None, flapping })),
         }
+    }
+
+    /// Whether its work stands still, and nobody paused it.
+    #[must_use]
+    pub fn is_stalled(&self, now: Timestamp) -> bool {
+        let is_paused = self.directive.is_some_and(|directive| directive.action == Action::Pause);
+        self.is_live(now) && !is_paused && self.stalls_at.is_some_and(|at| at < now)
     }
 
     /// Whether it sends heartbeats, and does not acknowledge what an operator wants.
@@ -334,6 +361,8 @@ mod tests {
             expires_at: None,
             last_seen_at: None,
             lease_expires_at: lease.map(Timestamp::from_millis),
+            next_beat_at: None,
+            stalls_at: None,
             verified_at: Some(Timestamp::from_millis(verified)),
             offline_since: None,
         }

@@ -57,6 +57,7 @@ impl App {
         }
         match self.store.check_in(caller, call, now).await? {
             CheckIn::Accepted(agent, quota) => Ok(Some((agent, quota))),
+            CheckIn::Overtaken => Err(ErrorKind::Overtaken.into()),
             CheckIn::Inactive(state) => Err(ErrorKind::Inactive(state).into()),
             CheckIn::Foreign => Err(ErrorKind::Forbidden("the agent belongs to another namespace").into()),
             CheckIn::OverLimit(quota) => {

@@ -101,6 +101,9 @@ fn refusal(contract: Contract, error: &ApiError, request_id: &str, now: Timestam
         ErrorKind::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_OUTAGE));
         }
+        ErrorKind::Overtaken => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
         ErrorKind::Moved { location } => set(headers, LOCATION.as_str(), location),
         ErrorKind::MethodNotAllowed { allow } => set(headers, ALLOW.as_str(), allow),
         _ if status == 401 => set(headers, WWW_AUTHENTICATE.as_str(), "Bearer"),

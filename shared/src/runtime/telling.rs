@@ -272,6 +272,9 @@ impl<'a> Teller<'a> {
         self.control = control;
         match told {
             Telling::Done if begins && !waits => {
+                let stalled = news.iter().filter(|news| news.member.began == Some(Concern::Stalled));
+                let stalled = stalled.map(|news| news.member.id);
+                self.app.store.note_stalls(stalled, self.control.seq, self.now).await?;
                 self.raised += u64::try_from(marks.len()).unwrap_or(u64::MAX);
             }
             Telling::Done | Telling::Nothing => {}

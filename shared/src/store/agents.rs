@@ -15,6 +15,7 @@ use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
 use crate::domain::rate_limit::Window;
 use crate::domain::registration::{Creation, NewAgent, NewEnrolled, Verification};
+use crate::domain::report::{Report, STALL_AFTER};
 use crate::domain::token::TokenRow;
 use crate::time::Timestamp;
 
@@ -92,8 +93,11 @@ impl Store {
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
         let pending = Agent { namespace_id: Some(new.namespace), ..pending };
         let call = Call::heartbeat(new.report);
-        let agent =
-            if new.approved { first_heartbeat(pending.activated(now), new.report, now) } else { pending };
+        let agent = if new.approved {
+            first_heartbeat(pending.activated(now), new.report, new.claims, now)
+        } else {
+            pending
+        };
         let mut row = to_item(&agent)?;
         let mut events = vec![self.registration_of(&agent, new.actor, now)];
         if new.approved {
@@ -224,7 +228,7 @@ impl Store {
 }
 
 /// A new agent whose creation is its first heartbeat.
-pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp) -> Agent {
+pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, claims: Report, now: Timestamp) -> Agent {
     let health = match report {
         HealthReport::Report(health) => Some(health),
         HealthReport::Keep | HealthReport::Withdraw => None,
@@ -233,6 +237,8 @@ pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, now: Timestamp
         health,
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
+        next_beat_at: claims.promised(now),
+        stalls_at: claims.moved_at(now).map(|moved_at| moved_at.plus(STALL_AFTER)),
         offline_since: Call::heartbeat(report).says_offline().then_some(now),
         requests_total: 1,
         ..agent

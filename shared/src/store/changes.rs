@@ -160,6 +160,16 @@ impl Patch {
         let limit = |limit: &Option<u32>| limit.map(number);
         let wanted = self.rate_limit.as_ref();
         change.edit("rate_limit", "rate_limit_per_minute", |agent| &mut agent.rate_limit, wanted, limit);
+        let stall_after = self.stall_after.map(|after| after.map(millis));
+        if let Some(after) = stall_after.filter(|after| *after != agent.stall_after_ms) {
+            match after {
+                Some(after) => change.expression.write("stall_after_ms", number(after)),
+                None => change.expression.remove("stall_after_ms"),
+            }
+            change.after.stall_after_ms = after;
+            let seconds = |after: Option<u64>| json!(after.map(|after| after / 1000));
+            change.show("stall_after_seconds", seconds(agent.stall_after_ms), seconds(after));
+        }
         if let Some(heartbeat) = self.heartbeat.filter(|heartbeat| *heartbeat != agent.heartbeat()) {
             let (interval, tolerance) = (millis(heartbeat.interval()), millis(heartbeat.tolerance()));
             change.expression.write("interval_ms", number(interval));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::expression::Expression;
 use super::{Item, Races, Store, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, string, transact, update};
-use crate::domain::agent::{Agent, AgentId, AgentState};
+use crate::domain::agent::{Agent, AgentId, AgentState, millis};
 use crate::domain::canary;
 use crate::domain::check_in::{Call, Caller, CheckIn, HealthReport};
 use crate::domain::directive::Directive;
@@ -22,6 +22,7 @@ use crate::domain::event::{Event, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::Health;
 use crate::domain::rate_limit::{Quota, SLOTS, Window};
+use crate::domain::report::STALL_AFTER;
 use crate::time::Timestamp;
 
 /// The counter of a call in the agent's row: `b7` for heartbeats, `c7` for other calls.
@@ -139,6 +140,14 @@ static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
 /// any order. What is older than that undoes nothing.
 const LATEST: Duration = Duration::from_secs(1);
 
+/// When a heartbeat says that its next one comes, and that its work last got further. Each heartbeat of an agent says both
+/// anew, or takes them back; events, and operators in its place, say nothing of them.
+fn claims(caller: &Caller, call: Call, now: Timestamp) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
+    let report = call.report();
+    let speaks = matches!(call, Call::Heartbeat { .. }) && caller.is_the_agent();
+    speaks.then(|| (report.promised(now), report.moved_at(now)))
+}
+
 /// A check-in's condition and update.
 pub(super) fn expression(
     caller: &Caller,
@@ -165,6 +174,20 @@ pub(super) fn expression(
             check_in.remove("health");
         }
         (HealthReport::Keep, _) => {}
+    }
+    if let Some((promised, moved_at)) = claims(caller, call, now) {
+        match promised {
+            Some(promised) => check_in.write("next_beat_at", moment(promised)),
+            None => check_in.remove("next_beat_at"),
+        }
+        match moved_at {
+            Some(moved_at) => {
+                check_in.set("stalls_at = if_not_exists(stall_after_ms, :default_stall) + :moved_at");
+                check_in.value(":default_stall", number(millis(STALL_AFTER)));
+                check_in.value(":moved_at", moment(moved_at));
+            }
+            None => check_in.remove("stalls_at"),
+        }
     }
     match mark {
         OfflineMark::None | OfflineMark::Announced => {}
@@ -316,7 +339,7 @@ impl Attempt<'_> {
         }
         match self.write_with_events(due, &events).await? {
             Transaction::Applied => {
-                let agent = changed(agent, self.call, due, self.now);
+                let agent = changed(agent, self.caller, self.call, due, self.now);
                 let quota = self.quota(&agent, used + 1);
                 Ok(Some(CheckIn::Accepted(Box::new(agent), quota)))
             }
@@ -326,7 +349,7 @@ impl Attempt<'_> {
 }
 
 /// The row after a transaction, which returns none: what was read, and what was written.
-pub(super) fn changed(agent: Agent, call: Call, due: Due, now: Timestamp) -> Agent {
+pub(super) fn changed(agent: Agent, caller: &Caller, call: Call, due: Due, now: Timestamp) -> Agent {
     let health = match (call.health(), due.mark) {
         (HealthReport::Report(health), _) => Some(health),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => None,
@@ -341,7 +364,16 @@ pub(super) fn changed(agent: Agent, call: Call, due: Due, now: Timestamp) -> Age
         Some(directive) => (directive.after_acknowledgement(now), None),
         None => (agent.directive, agent.unacked),
     };
+    let (next_beat_at, stalls_at) = match claims(caller, call, now) {
+        Some((promised, moved_at)) => {
+            let after = agent.stall_after_ms.map_or(STALL_AFTER, Duration::from_millis);
+            (promised, moved_at.map(|moved_at| moved_at.plus(after)))
+        }
+        None => (agent.next_beat_at, agent.stalls_at),
+    };
     Agent {
+        next_beat_at,
+        stalls_at,
         health,
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
@@ -382,6 +414,10 @@ impl Store {
             if let Some(refusal) = attempt.refusal(&agent, used) {
                 return Ok(refusal);
             }
+            if attempt.is_late(&agent) && call.report().next_beat_in.is_some() {
+                // Nothing of it was kept: an agent that sleeps now would be taken for dead.
+                return Ok(CheckIn::Overtaken);
+            }
             if attempt.is_late(&agent) {
                 let quota = attempt.quota(&agent, used);
                 return Ok(CheckIn::Accepted(Box::new(agent), quota));
@@ -399,6 +435,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::domain::event::Actor;
     use crate::domain::report::Report;
 
     #[test]
@@ -437,7 +474,7 @@ mod tests {
             parts.update(),
             "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health \
              ADD #counter :one, requests_total :one \
-             REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
+             REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12, next_beat_at, stalls_at"
         );
         assert_eq!(*parts.names(), HashMap::from([("#counter".to_owned(), "b5".to_owned())]));
         assert_eq!(parts.values().len(), 8, "{:?}", parts.values().keys());
@@ -450,12 +487,31 @@ mod tests {
         let now = Timestamp::from_millis(5 * 60_000);
         let plain = Call::heartbeat(HealthReport::Keep);
         let plain = expression(&caller, plain, Due::nothing(plain), 60, now);
-        let report = Report { ack_directive: Some(7) };
+        let report = Report { ack_directive: Some(7), ..Report::default() };
         let call = Call::Heartbeat { health: HealthReport::Keep, report };
         let steady = expression(&caller, call, Due::nothing(call), 60, now);
         let appended = " AND (attribute_not_exists(unacked) OR unacked <> :ack)";
         assert_eq!(steady.condition(), format!("{}{appended}", plain.condition()));
         assert_eq!(steady.update(), plain.update());
         assert_eq!(steady.values()[":ack"], number(7));
+
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let report = Report { progress_age: seconds(12), next_beat_in: seconds(3_600), ack_directive: None };
+        let call = Call::Heartbeat { health: HealthReport::Keep, report };
+        let asleep = expression(&caller, call, Due::nothing(call), 60, now);
+        assert_eq!(asleep.condition(), plain.condition());
+        let said = "next_beat_at = :next_beat_at, \
+                    stalls_at = if_not_exists(stall_after_ms, :default_stall) + :moved_at ADD";
+        let expected =
+            plain.update().replace(" ADD", &format!(", {said}")).replace(", next_beat_at, stalls_at", "");
+        assert_eq!(asleep.update(), expected);
+        assert_eq!(asleep.values()[":next_beat_at"], number(3_900_000));
+        assert_eq!(asleep.values()[":moved_at"], number(3_888_000));
+
+        let operator = Caller::Operator { agent_id: caller.agent_id(), actor: Actor::System };
+        for (caller, call) in [(&caller, Call::Event), (&operator, call)] {
+            let update = expression(caller, call, Due::nothing(call), 60, now).update();
+            assert!(!update.contains("next_beat_at") && !update.contains("stalls_at"), "{update}");
+        }
     }
 }

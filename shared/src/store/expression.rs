@@ -126,6 +126,12 @@ pub(super) mod tests {
             let before = row.clone();
             let attribute = |name: &str| self.names.get(name).cloned().unwrap_or_else(|| name.to_owned());
             let operand = |text: &str| {
+                let either = text.strip_prefix("if_not_exists(").and_then(|text| text.strip_suffix(')'));
+                let text = match either.and_then(|either| either.split_once(", ")) {
+                    Some((first, other)) if !before.contains_key(&attribute(first)) => other,
+                    Some((first, _)) => first,
+                    None => text,
+                };
                 let found = self.values.get(text).or_else(|| before.get(&attribute(text)));
                 found.unwrap_or_else(|| panic!("{text} is nowhere")).clone()
             };

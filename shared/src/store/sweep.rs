@@ -150,6 +150,7 @@ agent_state <> :active \
  OR lease_expires_at < :lease_deadline \
  OR attribute_exists(alerted) \
  OR health = :error \
+ OR stalls_at < :now \
  OR attribute_exists(unacked) \
  OR contains(directive, :revokes) \
  OR agent_id = :canary";
@@ -159,7 +160,7 @@ const OR_PROVES_HEARING: &str = " OR last_seen_at > :proof_after";
 
 const WHAT_WATCHING_NEEDS: &str = "\
 agent_id, agent_name, board_id, agent_state, interval_ms, tolerance_ms, health, last_seen_at, lease_expires_at, \
-created_at, verified_at, offline_since, alerted, directive, expires_at";
+next_beat_at, stalls_at, created_at, verified_at, offline_since, alerted, directive, expires_at";
 
 /// Rows to a page. Of 500 bytes, as many fill the 1 MB at which DynamoDB ends a page by itself; without a limit the
 /// embedded engine would read the whole rest of the table for each.
@@ -204,11 +205,11 @@ impl Sweep {
     fn count(&mut self, watched: &Watched, now: Timestamp) {
         let is_live = watched.agent_state == AgentState::Active
             && watched.offline_since.is_none()
-            && watched.lease_expires_at.is_some_and(|lease| lease >= now.minus(LEASE_GRACE));
+            && watched.lease().is_some_and(|lease| lease >= now.minus(LEASE_GRACE));
         self.report.live += u64::from(is_live);
         self.report.offline +=
             u64::from(watched.agent_state == AgentState::Active && watched.offline_since.is_some());
-        let one = Counts::of(watched, is_live);
+        let one = Counts::of(watched, is_live, now);
         self.counts = self.counts.plus(one);
         let board = self.boards.entry(watched.board_id).or_default();
         *board = board.plus(one);
@@ -286,6 +287,7 @@ impl Store {
                 .set_total_segments(parallel.then_some(settings.segments))
                 .projection_expression(WHAT_WATCHING_NEEDS)
                 .expression_attribute_values(":active", string(AgentState::Active.as_str()))
+                .expression_attribute_values(":now", moment(shared.now))
                 .expression_attribute_values(":lease_deadline", moment(shared.now.minus(LEASE_GRACE)))
                 .expression_attribute_values(":error", string(Health::Error.as_str()))
                 .expression_attribute_values(":revokes", string(Directive::REVOKES))
@@ -437,7 +439,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
         let (event_type, mut payload) = match overdue {
-            Overdue::Silent { lease: expired } => (kind::AGENT_OFFLINE, silence(watched, expired)),
+            Overdue::Silent { expired, .. } => (kind::AGENT_OFFLINE, silence(watched, expired)),
             Overdue::NeverSeen { verified } => {
                 (kind::AGENT_NEVER_SEEN, json!({ "verified_at": verified.to_string() }))
             }
@@ -456,13 +458,19 @@ impl Store {
 
 /// The write that announces an absence, if the row is as the scan saw it; and, if so wished, when the row goes.
 pub(super) fn announcement(overdue: Overdue, forgotten_at: Option<Timestamp>, now: Timestamp) -> Expression {
+    let mut announcement = Expression::default();
     let (as_seen, seen) = match overdue {
-        Overdue::Silent { lease: expired } => ("lease_expires_at = :seen", expired),
+        Overdue::Silent { lease, promised: None, .. } => {
+            ("lease_expires_at = :seen AND attribute_not_exists(next_beat_at)", lease)
+        }
+        Overdue::Silent { lease, promised: Some(promised), .. } => {
+            announcement.value(":promised", moment(promised));
+            ("lease_expires_at = :seen AND next_beat_at = :promised", lease)
+        }
         Overdue::NeverSeen { verified } => {
             ("attribute_not_exists(last_seen_at) AND verified_at = :seen", verified)
         }
     };
-    let mut announcement = Expression::default();
     announcement.require("agent_state = :active");
     announcement.value(":active", string(AgentState::Active.as_str()));
     announcement.require("attribute_not_exists(offline_since)");
@@ -501,7 +509,7 @@ fn silence(watched: &Watched, expired: Timestamp) -> Value {
 /// How long a transition has been due.
 fn due_for(watched: &Watched, overdue: Overdue, now: Timestamp) -> Duration {
     match overdue {
-        Overdue::Silent { lease: expired } => now.since(expired),
+        Overdue::Silent { expired, .. } => now.since(expired),
         Overdue::NeverSeen { verified } => now.since(verified).saturating_sub(watched.first_beat_grace()),
     }
 }

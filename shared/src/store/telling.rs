@@ -16,7 +16,7 @@ use super::{broken, failure, from_item, moment, number, string, to_item, transac
 use crate::domain::agent::{Agent, AgentId, AgentName};
 use crate::domain::channel::{Channel, ChannelId};
 use crate::domain::concern::Told;
-use crate::domain::event::{Event, expiry, kind};
+use crate::domain::event::{Actor, Event, expiry, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::fleet::Fleet;
 use crate::domain::hearing::Hearing;
@@ -292,6 +292,24 @@ impl Store {
             }
         }
         Err(StoreError::Contended)
+    }
+
+    /// Records that the work of these agents does not get further, after it was told: at most once.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses.
+    pub async fn note_stalls(
+        &self,
+        agents: impl Iterator<Item = AgentId>,
+        seq: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        for agent_id in agents {
+            let payload = serde_json::json!({ "seq": seq });
+            let event = self.record(agent_id, kind::AGENT_STALLED, Actor::System, &payload, now);
+            transact(&self.client, vec![self.put_event(&event)?]).await?;
+        }
+        Ok(())
     }
 
     fn next_seq(

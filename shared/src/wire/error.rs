@@ -116,6 +116,9 @@ pub enum ErrorKind {
         /// When it may be done again.
         again_at: Timestamp,
     },
+    /// A heartbeat that was overtaken on its way, and promised something.
+    #[error("a later call was faster, and the report was not kept: send it again")]
+    Overtaken,
     /// DynamoDB is throttled, conflicting or away.
     #[error("the store is busy or away; try again")]
     Unavailable(String),
@@ -149,7 +152,7 @@ impl ErrorKind {
             Self::PayloadTooLarge(_) => (413, "PAYLOAD_TOO_LARGE"),
             Self::UnsupportedMediaType(_) => (415, "UNSUPPORTED_MEDIA_TYPE"),
             Self::RateLimited | Self::TooSoon { .. } => (429, "RATE_LIMIT"),
-            Self::Unavailable(_) => (503, "UNAVAILABLE"),
+            Self::Overtaken | Self::Unavailable(_) => (503, "UNAVAILABLE"),
             Self::Internal(_) => (500, "INTERNAL"),
         }
     }
@@ -168,7 +171,7 @@ impl ErrorKind {
             Self::PayloadTooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::RateLimited | Self::TooSoon { .. } => 429,
-            Self::Unavailable(_) => 503,
+            Self::Overtaken | Self::Unavailable(_) => 503,
             Self::Internal(_) => 500,
         }
     }

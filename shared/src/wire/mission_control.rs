@@ -96,6 +96,12 @@ struct AgentDetail {
     late: bool,
     offline_since: Option<String>,
     lease_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_beat_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalls_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall_after_seconds: Option<u64>,
     verified_at: Option<String>,
     rate_limit_per_minute: Option<u32>,
     requests_total: u64,
@@ -111,7 +117,10 @@ impl AgentDetail {
             health: agent.health,
             late: agent.is_late(now),
             offline_since: text(agent.offline_since),
-            lease_expires_at: text(agent.lease_expires_at),
+            lease_expires_at: text(agent.lease()),
+            next_beat_at: text(agent.next_beat_at),
+            stalls_at: text(agent.stalls_at),
+            stall_after_seconds: agent.stall_after_ms.map(|after| after / 1000),
             verified_at: text(agent.verified_at),
             rate_limit_per_minute: agent.rate_limit,
             requests_total: agent.requests_total,

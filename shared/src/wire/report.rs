@@ -1,14 +1,19 @@
 //! `report`: what a heartbeat says beside the agent's health. The contracts differ in how they spell it.
 
+use std::time::Duration;
+
 use super::contract::Contract;
 use super::error::Invalid;
 use super::json::{Object, whole};
-use crate::domain::report::Report;
+use crate::domain::agent::millis;
+use crate::domain::report::{LONGEST_AGE, LONGEST_PROMISE, Report};
 
 /// How a contract spells a field: the envelope's spelling, and Mission Control's.
 type Spellings = (&'static str, &'static str);
 
 const ACK_DIRECTIVE: Spellings = ("ackDirective", "ack_directive");
+const PROGRESS_AGE: Spellings = ("progressAgeSeconds", "progress_age_seconds");
+const NEXT_BEAT_IN: Spellings = ("nextBeatInSeconds", "next_beat_in_seconds");
 
 /// What a heartbeat's body reports, and what of it cannot be read, which is left out.
 #[must_use]
@@ -28,6 +33,15 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
                 }
                 Err(problem) => problems.push(problem),
             }
+            for (name, most, field) in [
+                (PROGRESS_AGE, LONGEST_AGE, &mut report.progress_age),
+                (NEXT_BEAT_IN, LONGEST_PROMISE, &mut report.next_beat_in),
+            ] {
+                match fields.number(name) {
+                    Ok(number) => *field = number.map(|seconds| clamped(seconds, most)),
+                    Err(problem) => problems.push(problem),
+                }
+            }
         }
     }
     (report, problems)
@@ -40,6 +54,12 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
 pub fn strict(body: &Object<'_>, contract: Contract) -> Result<Report, Invalid> {
     let (report, problems) = read(body, contract);
     problems.into_iter().next().map_or(Ok(report), Err)
+}
+
+/// Seconds as a duration between none and `most`, in milliseconds: an agent's clock may say anything.
+fn clamped(seconds: f64, most: Duration) -> Duration {
+    let duration = Duration::from_secs_f64(seconds.clamp(0.0, most.as_secs_f64()));
+    Duration::from_millis(millis(duration))
 }
 
 struct Fields<'a> {
@@ -81,6 +101,21 @@ mod tests {
         }
         assert_eq!(ack(here, "[]").1, ["report: must be a JSON object"]);
         assert_eq!(ack(here, r#"{"ack_directive": "1"}"#).1, ["report.ack_directive: must be a number"]);
+    }
+
+    #[test]
+    fn ages_and_promises_are_clamped() {
+        let read = |field: &str, value: &str| {
+            let body = format!(r#"{{"report": {{"{field}": {value}}}}}"#);
+            read(&Object::parse(body.as_bytes()).unwrap(), Contract::MissionControl).0
+        };
+        let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+        for (value, age) in [("12.3456", 12.345), ("-3", 0.0), ("1e300", 604_800.0)] {
+            assert_eq!(read("progress_age_seconds", value).progress_age, seconds(age), "{value}");
+        }
+        for (value, promise) in [("0", 0.0), ("14400", 14_400.0), ("86401", 86_400.0)] {
+            assert_eq!(read("next_beat_in_seconds", value).next_beat_in, seconds(promise), "{value}");
+        }
     }
 
     #[test]

@@ -1,0 +1,233 @@
+//! What a heartbeat reports: how old the agent's progress is, and when it comes again.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::client::{Client, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token, invalid, text};
+use crate::alerts::telling::{alerts, minutes, types};
+use crate::support::{Reply, START, TestAgent, TestSystem, number};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+async fn report(system: &TestSystem, agent: &TestAgent, report: Value) -> Reply {
+    let reply = Client::x_agent_token(system, &agent.key).post(OWN_BEAT, &json!({ "report": report })).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    reply
+}
+
+/// A heartbeat each minute, for so many minutes, with a sweep after each.
+async fn work(system: &TestSystem, agent: &TestAgent, count: u32, said: &Value) {
+    for _ in 0..count {
+        report(system, agent, said.clone()).await;
+        minutes(system, 1).await;
+    }
+}
+
+async fn detail(system: &TestSystem, agent: &TestAgent) -> Value {
+    Client::operator(system).await.get(&agent_path(&agent.id, "?detail=true")).await.json()["detail"].clone()
+}
+
+async fn status(system: &TestSystem, agent: &TestAgent) -> String {
+    text(&Client::operator(system).await.show(agent).await, "status")
+}
+
+#[tokio::test]
+async fn a_report_is_in_the_one_write_of_its_heartbeat() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    for said in [
+        json!({ "progress_age_seconds": 12.3 }),
+        json!({ "next_beat_in_seconds": 3600 }),
+        json!({ "progress_age_seconds": 0, "next_beat_in_seconds": 60.0, "ack_directive": 7 }),
+        json!({}),
+    ] {
+        system.proxy.take();
+        report(&system, &agent, said).await;
+        let tally = system.proxy.take();
+        assert_eq!(tally.operations(), ["UpdateItem"]);
+        assert_eq!((tally.write_units(), tally.read_units()), (1.0, 0.0));
+    }
+    let row = system.row(&agent).await;
+    assert_eq!((row.get("next_beat_at"), row.get("stalls_at")), (None, None), "the last one took it back");
+}
+
+// ---- Stalled ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn work_that_stands_still_is_told_once_and_once_when_it_goes_on() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    report(&system, &agent, json!({ "progress_age_seconds": 0 })).await;
+    for age in (60..900).step_by(60) {
+        minutes(&system, 1).await;
+        report(&system, &agent, json!({ "progress_age_seconds": age })).await;
+    }
+    assert_eq!(types(&system).await, [""; 0], "fourteen minutes");
+    for age in [900, 960, 1_020] {
+        minutes(&system, 1).await;
+        report(&system, &agent, json!({ "progress_age_seconds": age })).await;
+    }
+    minutes(&system, 1).await;
+    assert_eq!(types(&system).await, ["agent.stalled"]);
+    assert_eq!(system.payloads(&agent, "agent.stalled").await, [json!({ "seq": 1 })]);
+    assert_eq!(status(&system, &agent).await, "online", "liveness is another thing");
+    let fleet = Client::operator(&system).await.get("/api/v1/fleet").await.json();
+    assert_eq!((&fleet["stalled"], &fleet["live"]), (&json!(1), &json!(1)));
+    report(&system, &agent, json!({ "progress_age_seconds": 1 })).await;
+    minutes(&system, 1).await;
+    assert_eq!(types(&system).await, ["agent.stalled", "agent.recovered"]);
+    assert_eq!(alerts(&system).await[1]["data"]["ended"], "stalled");
+}
+
+#[tokio::test]
+async fn who_is_idle_or_asleep_or_paused_is_not_stalled() {
+    let system = TestSystem::start().await;
+    let (idle, asleep, paused) =
+        (system.verified("idle").await, system.verified("asleep").await, system.verified("paused").await);
+    let old = json!({ "progress_age_seconds": 800 });
+    report(&system, &idle, old.clone()).await;
+    report(&system, &asleep, json!({ "progress_age_seconds": 800, "next_beat_in_seconds": 3600 })).await;
+    let version = {
+        let pause = json!({ "action": "pause" });
+        let path = agent_path(&paused.id, "/directive");
+        Client::operator(&system).await.post(&path, &pause).await.json()["directive"]["version"].clone()
+    };
+    for _ in 0..30 {
+        report(&system, &idle, json!({})).await;
+        report(&system, &paused, json!({ "progress_age_seconds": 5_000, "ack_directive": version })).await;
+        minutes(&system, 1).await;
+    }
+    assert_eq!(types(&system).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_operator_says_how_long_work_may_stand_still() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    let operator = Client::operator(&system).await;
+    let path = agent_path(&agent.id, "");
+    for (seconds, after) in [(json!(60), 60_000), (json!(604_800), 604_800_000), (Value::Null, 900_000)] {
+        agent_read(&operator.patch(&path, &json!({ "stall_after_seconds": seconds })).await);
+        assert_eq!(
+            number(&system.row(&agent).await, "stall_after_ms").map(|ms| json!(ms / 1000)),
+            seconds.as_i64().map(|it| json!(it))
+        );
+        report(&system, &agent, json!({ "progress_age_seconds": 10 })).await;
+        let stalls_at = number(&system.row(&agent).await, "stalls_at");
+        assert_eq!(stalls_at, Some(START.as_millis() - 10_000 + after));
+    }
+    for wrong in [json!(59), json!(604_801), json!("60")] {
+        let reply = operator.patch(&path, &json!({ "stall_after_seconds": wrong })).await;
+        assert_eq!(invalid(&reply), "body.stall_after_seconds");
+    }
+    let told = system.payloads(&agent, "agent.updated").await;
+    let (before, after) = (&told[1]["before"], &told[1]["after"]);
+    assert_eq!(
+        (before, after),
+        (&json!({ "stall_after_seconds": 60 }), &json!({ "stall_after_seconds": 604_800 }))
+    );
+}
+
+// ---- The promised next heartbeat -------------------------------------------------------------------------
+
+#[tokio::test]
+async fn who_sleeps_for_four_hours_is_told_to_nobody_until_the_promise_is_broken() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    system.beat(&agent, "healthy").await.data();
+    let body = json!({ "apiKey": agent.key, "status": "healthy", "report": { "nextBeatInSeconds": 14_400 } });
+    let data = system.post("/api/agents/heartbeat", &body).await.data();
+    assert_eq!(data["leaseExpiresAt"], "2026-01-01T04:02:30.000Z", "the promise and the tolerance");
+    let detail = detail(&system, &agent).await;
+    assert_eq!(
+        (&detail["next_beat_at"], &detail["late"]),
+        (&json!("2026-01-01T04:00:30.000Z"), &json!(false))
+    );
+    for _ in 0..24 {
+        system.advance(10 * MINUTE);
+        system.sweep().await;
+        assert_eq!(status(&system, &agent).await, "healthy");
+    }
+    system.advance(2 * MINUTE + 10 * SECOND);
+    assert_eq!(system.sweep().await["announced"], 0, "the grace of a lease");
+    assert_eq!(status(&system, &agent).await, "offline", "the clock says so at once");
+    system.advance(SECOND);
+    assert_eq!(system.sweep().await["announced"], 1);
+    minutes(&system, 3).await;
+    assert_eq!(types(&system).await, ["agent.offline"]);
+    system.beat(&agent, "healthy").await.data();
+    assert_eq!(detail_key(&system, &agent).await, None);
+}
+
+async fn detail_key(system: &TestSystem, agent: &TestAgent) -> Option<Value> {
+    detail(system, agent).await.get("next_beat_at").cloned()
+}
+
+#[tokio::test]
+async fn an_event_an_operator_and_a_restore_leave_a_promise_as_it_is() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    report(&system, &agent, json!({ "progress_age_seconds": 5, "next_beat_in_seconds": 14_400 })).await;
+    let claims = |row: crate::support::Row| (number(&row, "next_beat_at"), number(&row, "stalls_at"));
+    let before = claims(system.row(&agent).await);
+    let operator = Client::operator(&system).await;
+    let path = |action: &str| agent_path(&agent.id, action);
+    system.advance(MINUTE);
+    system.post_event(&agent, "e").await.data();
+    let said = json!({ "report": { "next_beat_in_seconds": 1 } });
+    agent_read(&operator.post(&path("/heartbeat"), &said).await);
+    agent_read(
+        &operator.patch(&path(""), &json!({ "heartbeat_config": { "missing_tolerance": 600 } })).await,
+    );
+    for action in ["/revoke", "/restore"] {
+        agent_read(&operator.touch(&path(action)).await);
+    }
+    assert_eq!(claims(system.row(&agent).await), before);
+    system.advance(Duration::from_hours(4) + 8 * MINUTE);
+    assert_eq!(system.sweep().await["announced"], 0, "the promise and the new tolerance");
+    system.advance(2 * MINUTE);
+    assert_eq!(system.sweep().await["announced"], 1);
+}
+
+#[tokio::test]
+async fn a_client_that_knows_no_reports_voids_all_claims_with_its_first_heartbeat() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    report(&system, &agent, json!({ "progress_age_seconds": 5, "next_beat_in_seconds": 14_400 })).await;
+    system.beat(&agent, "healthy").await.data();
+    minutes(&system, 4).await;
+    assert_eq!(types(&system).await, ["agent.offline"]);
+}
+
+/// Nothing of it was kept: an agent that went to sleep on it would be taken for dead.
+#[tokio::test]
+async fn a_promise_that_was_overtaken_is_to_be_sent_again() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    system.advance(5 * SECOND);
+    system.beat(&agent, "healthy").await.data();
+    let later = START.plus(7 * SECOND).as_millis();
+    system.set(&agent, "last_seen_at", crate::support::n(later)).await;
+    let before = system.row(&agent).await;
+    let key = Client::x_agent_token(&system, &agent.key);
+    let reply = key.post(OWN_BEAT, &json!({ "report": { "next_beat_in_seconds": 60 } })).await;
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    assert_eq!(key.post(OWN_BEAT, &json!({ "report": { "progress_age_seconds": 1 } })).await.status, 200);
+    assert_eq!(system.row(&agent).await, before);
+}
+
+#[tokio::test]
+async fn the_heartbeat_that_creates_an_agent_may_promise_the_next() {
+    let system = TestSystem::start().await;
+    let token = enrollment_token(&system, &json!({})).await;
+    let body =
+        json!({ "name": "a", "report": { "progress_age_seconds": 0, "next_beat_in_seconds": 14_400 } });
+    let created = Client::bearer(&system, &token).post("/api/v1/agents/heartbeat", &body).await.json();
+    let agent = TestAgent { id: text(&created, "id"), key: text(&created, "agent_token") };
+    system.advance(Duration::from_hours(4));
+    assert_eq!(system.sweep().await["announced"], 0);
+    assert_eq!(status(&system, &agent).await, "online");
+    work(&system, &agent, 2, &json!({ "progress_age_seconds": 0 })).await;
+    assert_eq!(types(&system).await, [""; 0]);
+}
