@@ -49,7 +49,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     }
     let resumes = change.patch.resumes(&before);
     let fleet = if resumes { app.store.fleet().await? } else { None };
-    let mut after = change.patch.apply(&before, fleet.as_ref().map_or(0, |fleet| fleet.seq));
+    let mut after = change.patch.apply(&before, fleet.as_ref().map_or(0, |fleet| fleet.seq), now);
     let secret = change.rotate.map(|overlap| (new_secret(), now.plus(overlap)));
     let secrets = SecretsPatch { target_url: change.url, signing_secret: secret.clone() };
     if after == before && secrets.is_empty() {

@@ -36,6 +36,7 @@ fn channel(url: &str) -> (Channel, ChannelSecrets) {
         target: "https://receiver.example…abcd".to_owned(),
         channel_state: ChannelState::Enabled,
         heard_from: 0,
+        hears_since: START,
         disabled_reason: None,
         disabled_told: false,
         failing_since: None,

@@ -51,12 +51,47 @@ pub async fn types(system: &TestSystem) -> Vec<String> {
 }
 
 /// The bodies that wait for a channel, oldest first.
-async fn queued(system: &TestSystem, channel_id: ChannelId) -> Vec<Value> {
+async fn queued(system: &TestSystem, channel_id: impl std::fmt::Display) -> Vec<Value> {
     let log = format!("channel#{channel_id}");
     let mut rows = system.rows("AlertsTable").await;
     rows.retain(|row| text(row, "alert_log") == Some(&*log));
     rows.sort_by_key(|row| text(row, "alert_key").map(str::to_owned));
     rows.iter().map(|row| serde_json::from_str(text(row, "body").expect("a body")).expect("JSON")).collect()
+}
+
+/// ⚠ The summary that greets a channel is as old as the sweep's beginning. What that sweep told since was handed out
+/// before the channel was there.
+#[tokio::test]
+async fn a_channel_made_right_after_a_message_hears_it_once() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    heard(&system, "first").await;
+    heard(&system, "second").await;
+    for _ in 0..5 {
+        if types(&system).await.is_empty() {
+            minutes(&system, 1).await;
+        }
+    }
+    assert_eq!(types(&system).await, ["fleet.incident"]);
+
+    let body = json!({ "kind": "webhook", "url": "https://receiver.example/" });
+    let made = operator.post("/api/v1/channels", &body).await.json();
+    let made = made["id"].as_str().expect("an id").to_owned();
+    let paused = channel(&system, &[Concern::Offline], None).await;
+    let enable = async |state: &str| {
+        let reply = operator.patch(&format!("/api/v1/channels/{paused}"), &json!({ "state": state })).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+    };
+    enable("paused").await;
+    enable("enabled").await;
+    minutes(&system, 5).await;
+    for channel_id in [made, paused.to_string()] {
+        let queued = queued(&system, channel_id).await;
+        let types: Vec<_> = queued.iter().map(|body| &body["type"]).collect();
+        assert_eq!(types, ["fleet.incident", "channel.hello"], "numbers sort before words");
+        assert_eq!(queued[1]["data"]["agents"], json!([]), "its greeting does not say it");
+    }
+    assert_eq!(types(&system).await, ["fleet.incident"]);
 }
 
 /// An agent that was heard just now.

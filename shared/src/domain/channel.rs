@@ -106,6 +106,8 @@ pub struct Channel {
     /// Messages up to this one were told before it began to hear: its `hello` says what was so then.
     #[serde(default)]
     pub heard_from: u64,
+    /// When it began to hear: when it was made, or was last enabled again.
+    pub hears_since: Timestamp,
     /// Why it is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled_reason: Option<String>,
@@ -186,6 +188,7 @@ impl ChannelRequest {
             target: self.target,
             channel_state: ChannelState::Enabled,
             heard_from,
+            hears_since: now,
             disabled_reason: None,
             disabled_told: false,
             failing_since: None,
@@ -223,7 +226,7 @@ impl ChannelPatch {
     /// The channel as it will be, but for `updated_at`: one that begins to hear again forgets why it did not, and hears of
     /// messages after `heard_from`.
     #[must_use]
-    pub fn apply(&self, channel: &Channel, heard_from: u64) -> Channel {
+    pub fn apply(&self, channel: &Channel, heard_from: u64, now: Timestamp) -> Channel {
         let mut after = channel.clone();
         if let Some(label) = &self.label {
             after.label.clone_from(label);
@@ -245,6 +248,7 @@ impl ChannelPatch {
         }
         if self.resumes(channel) {
             after.heard_from = heard_from;
+            after.hears_since = now;
         }
         after
     }

@@ -25,6 +25,9 @@ use crate::time::Timestamp;
 const FLAPS_AFTER: usize = 4;
 const FLAPPING_WITHIN: Duration = Duration::from_hours(1);
 
+/// How much later a channel may be stored than it says that it began to hear: a request's time, and clocks that differ.
+const LATE: Duration = Duration::from_mins(1);
+
 /// Of how many agents at once it is asked whether they flap: a fleet that falls silent together does not.
 const ASKED_AT_ONCE: usize = 10;
 
@@ -134,9 +137,20 @@ impl<'a> Teller<'a> {
         if sweep.report.complete && sweep.heard {
             store.put_fleet(&self.summary(sweep)).await?;
         }
+        self.catch_up(read).await?;
         store.keep_hearing(read, &self.control.hearing, &sweep.cursors).await?;
         store.fan_out(&mut self.control, &self.channels, self.now).await?;
         Ok(self.raised)
+    }
+
+    /// Of the messages that the sweeps before handed out, those that a new channel was there too late for.
+    async fn catch_up(&self, read: &Hearing) -> Result<(), StoreError> {
+        let Some(last_sweep) = read.heard_at else { return Ok(()) };
+        let since = last_sweep.minus(LATE);
+        for channel in self.channels.iter().filter(|channel| channel.hears_since >= since) {
+            self.app.store.catch_up(&self.control, channel, self.now).await?;
+        }
+        Ok(())
     }
 
     async fn tell_of_agents(&mut self, sweep: &Sweep) -> Result<(), StoreError> {

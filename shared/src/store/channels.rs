@@ -328,6 +328,7 @@ impl Store {
             "target = :target",
             "channel_state = :state",
             "heard_from = :heard_from",
+            "hears_since = :hears_since",
             "updated_at = :updated_at",
         ];
         let mut remove = Vec::new();
@@ -345,6 +346,7 @@ impl Store {
             .expression_attribute_values(":target", string(&after.target))
             .expression_attribute_values(":state", string(after.channel_state.as_str()))
             .expression_attribute_values(":heard_from", number(after.heard_from))
+            .expression_attribute_values(":hears_since", moment(after.hears_since))
             .expression_attribute_values(":updated_at", moment(after.updated_at));
         match &after.label {
             Some(label) => {

@@ -439,14 +439,7 @@ impl Store {
             let Some(last) = messages.last().map(|message| message.seq) else { break };
             for message in &messages {
                 for channel in channels {
-                    if !channel.is_enabled() || message.seq <= channel.heard_from {
-                        continue;
-                    }
-                    let view = View { board_id: channel.board_id, concerns: Some(channel) };
-                    if let Some(notification) = message.seen_by(view) {
-                        let is_new = self.enqueue(channel, &seq_key(message.seq), &notification, now).await?;
-                        queued += u64::from(is_new);
-                    }
+                    queued += u64::from(self.hand_over(message, channel, now).await?);
                 }
             }
             let request = self
@@ -459,6 +452,46 @@ impl Store {
             }
         }
         Ok(queued)
+    }
+
+    /// Hands a channel that began to hear a moment ago what was told since the summary that it was greeted with. The
+    /// messages up to `control.fanned_seq` were handed out already, to channels that were read before this one was there.
+    ///
+    /// # Errors
+    /// DynamoDB does not answer, or refuses. The next sweep goes on, if its caller says that this one did not end.
+    pub async fn catch_up(
+        &self,
+        control: &Control,
+        channel: &Channel,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut seq = channel.heard_from;
+        while seq < control.fanned_seq {
+            let messages = self.messages_after(seq, PAGE).await?;
+            let Some(last) = messages.last().map(|message| message.seq) else { break };
+            for message in &messages {
+                self.hand_over(message, channel, now).await?;
+            }
+            seq = last;
+        }
+        Ok(())
+    }
+
+    /// Queues a message for a channel that hears it, once. `false`: it was queued before, or the channel does not hear it.
+    async fn hand_over(
+        &self,
+        message: &Message,
+        channel: &Channel,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        if !channel.is_enabled() || message.seq <= channel.heard_from {
+            return Ok(false);
+        }
+        let view = View { board_id: channel.board_id, concerns: Some(channel) };
+        match message.seen_by(view) {
+            Some(notification) => self.enqueue(channel, &seq_key(message.seq), &notification, now).await,
+            None => Ok(false),
+        }
     }
 
     /// At most `limit` messages after this number, oldest first.
