@@ -83,7 +83,7 @@ async fn detail_is_shown_where_it_is_asked_for_and_costs_nothing() {
     let shown = operator.get(&agent_path(&agent.id, "?detail=true")).await.json();
     assert_eq!(shown["detail"], expected);
     assert_eq!(
-        keys(&operator.get(&agent_path(&agent.id, "?detail=yes")).await.json()),
+        keys(&operator.get_off_contract(&agent_path(&agent.id, "?detail=yes")).await.json()),
         BTreeSet::from(AGENT_READ)
     );
 }

@@ -2,6 +2,7 @@
 //!
 //! `ROLLCALL_TEST_DYNAMODB=URL` puts another DynamoDB endpoint in the engine's place.
 
+pub mod document;
 pub mod dynamodb_proxy;
 pub mod loopback;
 pub mod receiver;
@@ -26,6 +27,7 @@ use shared::time::Timestamp;
 use shared::wire::sender::Patience;
 use tokio::net::TcpListener;
 
+use document::DOCUMENT;
 use dynamodb_proxy::DynamoDbProxy;
 
 /// Where every test's clock stands at first: 2026-01-01T00:00:30Z, in the middle of a rate-limit window.
@@ -267,7 +269,8 @@ impl TestSystem {
         Setup { template: None, parameters, timeouts, request_budget, patience }
     }
 
-    /// Sends a request with these headers and this body, as it is.
+    /// Sends a request with these headers and this body, as it is. The answer is one that docs/openapi.yaml knows, and so
+    /// is the request, if it is granted.
     pub async fn send(
         &self,
         method: Method,
@@ -275,13 +278,37 @@ impl TestSystem {
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> Reply {
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
+        let body = body.into();
+        let sent = body.as_bytes().unwrap_or_default().to_vec();
+        let reply = self.send_off_contract(method.clone(), path, headers, body).await;
+        if (200..300).contains(&reply.status)
+            && let Err(problem) = DOCUMENT.judge_request(&method, path, &sent)
+        {
+            let sent = String::from_utf8_lossy(&sent);
+            panic!("{method} {path} was granted against the document: {problem}\n{sent}");
+        }
+        reply
+    }
+
+    /// The same for a request that no client should send and that is granted all the same. The answer is documented.
+    pub async fn send_off_contract(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Reply {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.url)).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Reply { status, headers, text: response.text().await.expect("a body") }
+        let reply = Reply { status, headers, text: response.text().await.expect("a body") };
+        if let Err(problem) = DOCUMENT.judge_answer(&method, path, &reply) {
+            panic!("{method} {path} answered against the document: {problem}\n{status} {}", reply.text);
+        }
+        reply
     }
 
     /// `POST` with a JSON body and no header.

@@ -1,23 +1,26 @@
-//! The document of the API: its paths are the routes.
+//! The document of the API: its paths are the routes, and it judges what the tests send and receive.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-const DOCUMENT: &str = include_str!("../../docs/openapi.yaml");
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
 
-/// Each path and method of the document: the two outermost keys under `paths`.
-fn operations() -> BTreeSet<(String, String)> {
-    let (_, paths) = DOCUMENT.split_once("\npaths:\n").expect("paths");
-    let (paths, _) = paths.split_once("\nwebhooks:\n").expect("webhooks");
-    let (mut operations, mut path) = (BTreeSet::new(), "");
-    for line in paths.lines() {
-        let key = line.trim_start().trim_end_matches(':').trim_matches('\'');
-        match line.len() - line.trim_start().len() {
-            2 => path = key,
-            4 => assert!(operations.insert((key.to_uppercase(), path.to_owned())), "{line} twice"),
-            _ => {}
-        }
-    }
-    operations
+use crate::support::Reply;
+use crate::support::document::DOCUMENT;
+
+/// Each operation of the document: method, path, and name.
+fn operations() -> BTreeSet<(String, String, String)> {
+    let paths = DOCUMENT.value["paths"].as_object().expect("paths");
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let operations = item.as_object().expect("operations").iter();
+        operations.map(move |(method, operation)| {
+            let name = operation["operationId"].as_str().expect("a name");
+            (method.to_uppercase(), path.clone(), name.to_owned())
+        })
+    });
+    operations.collect()
 }
 
 #[test]
@@ -25,5 +28,70 @@ fn paths_are_the_routes() {
     let routes = functions::ROUTES.iter();
     let routes: BTreeSet<_> =
         routes.map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
-    assert_eq!(operations(), routes);
+    let documented: BTreeSet<_> = operations().into_iter().map(|(method, path, _)| (method, path)).collect();
+    assert_eq!(documented, routes);
+}
+
+/// The answer of `GET /health`, with these changes.
+fn health(status: u16, content_type: &'static str, body: &Value) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static(content_type));
+    headers.insert("x-request-id", HeaderValue::from_static("1"));
+    Reply { status, headers, text: body.to_string() }
+}
+
+#[test]
+fn an_answer_that_is_not_documented_is_found() {
+    let problem =
+        |reply: &Reply| DOCUMENT.judge_answer(&Method::GET, "/health", reply).expect_err("a problem");
+    let sound = health(200, "application/json", &json!({ "ok": true }));
+    assert_eq!(DOCUMENT.judge_answer(&Method::GET, "/health?x=1", &sound), Ok(()));
+    let lacks = problem(&health(200, "application/json", &json!({})));
+    assert!(lacks.contains("\"ok\" is a required property"), "{lacks}");
+    let more = problem(&health(200, "application/json", &json!({ "ok": true, "more": 1 })));
+    assert!(more.contains("'more' was unexpected"), "{more}");
+    assert_eq!(problem(&health(201, "application/json", &json!({ "ok": true }))), "201 is not documented");
+    assert!(problem(&health(200, "text/plain", &json!({ "ok": true }))).contains("content type"));
+    let mut reply = sound.clone();
+    reply.headers.remove("x-request-id");
+    assert_eq!(problem(&reply), "header X-Request-Id is missing");
+    reply = sound.clone();
+    reply.headers.insert("x-more", HeaderValue::from_static("1"));
+    assert_eq!(problem(&reply), "header x-more is not documented");
+    let nowhere = DOCUMENT.judge_answer(&Method::GET, "/nowhere", &sound);
+    assert_eq!(nowhere.expect_err("a problem"), "no operation is documented, and yet it is 200");
+}
+
+#[test]
+fn a_request_that_is_not_documented_is_found() {
+    let judge = |body: &str| DOCUMENT.judge_request(&Method::POST, "/api/agents/heartbeat", body.as_bytes());
+    assert_eq!(judge(r#"{"status":"healthy","more":1}"#), Ok(()), "unknown fields are ignored");
+    for wrong in ["", "{", "{}", r#"{"status":"fine"}"#] {
+        assert!(judge(wrong).is_err(), "{wrong}");
+    }
+    let judge = |target: &str| DOCUMENT.judge_request(&Method::GET, target, b"");
+    assert_eq!(judge("/api/v1/agents?limit=0&limit=200&more=1"), Ok(()), "the last of them counts");
+    for wrong in ["/api/v1/agents?limit=0", "/api/v1/agents?limit=x", "/api/v1/agents/x"] {
+        assert!(judge(wrong).is_err(), "{wrong}");
+    }
+}
+
+/// A test that is off contract says so; each new one is a decision.
+#[test]
+fn requests_that_are_off_contract_are_counted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut calls = 0;
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(path).expect("a source");
+                calls += text.matches(concat!("_off_", "contract(")).count();
+            }
+        }
+    }
+    assert_eq!(calls, 7, "the two functions, the two calls in the support, and three tests");
 }
