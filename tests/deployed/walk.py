@@ -30,6 +30,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import boto3
 import yaml
 
+import commands
 import deviations
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -162,6 +163,7 @@ class Walk:
     def __init__(self, emulator, folder, broken=None):
         self.emulator, self.folder, self.broken = emulator, folder, broken
         self.receiver = Receiver()
+        self.stack = STACK
 
     def steps(self):
         return [
@@ -173,7 +175,13 @@ class Walk:
             ("an alert reaches a receiver through the stream", self.deliver),
             ("a key is rotated, and the old one ends", self.rotate),
             ("the schedule's sweep announces a silence", self.silence),
+            ("one number is changed as documented, and only that changes", self.change),
+            ("the commands of docs/operations.md do what they say", self.operate),
+            ("a table's rows are restored from an hour ago", self.restore),
             ("a deletion leaves the protected tables, with their rows", self.delete),
+            ("a new stack takes in the tables of the old one", self.adopt),
+            ("the tables are deleted for good", self.end),
+            ("no fenced command is outside of the walk and of the table of those that cannot be run", self.covered),
         ]
 
     # ---- Tools ----
@@ -219,29 +227,32 @@ class Walk:
         self.left_out = deviations.alarms_with_metric_math_are_left_out(template)
         if self.broken:
             self.broken(template["Resources"])
-        emulated = BUILT / "emulated.yaml"
-        emulated.write_text(yaml.safe_dump(template, sort_keys=False))
+        self.emulated = BUILT / "emulated.yaml"
+        self.emulated.write_text(yaml.safe_dump(template, sort_keys=False))
         # A file of one's own, as docs/deployment.md has it: the receiver of the walk is on loopback.
         own = self.folder / "samconfig.toml"
         shipped = (ROOT / "samconfig.toml").read_text()
         check(shipped.count('"Architecture=x86_64"]') == 1, "samconfig.toml has no environment x86")
         own.write_text(shipped.replace('"Architecture=x86_64"]', '"Architecture=x86_64", "WebhookTargets=any"]'))
-        self.pair = ["sam", "deploy", "--config-env", ENVIRONMENT, "--config-file", str(own)]
-        try:
-            self.run(*self.pair, "--template-file", str(emulated))
-        finally:
-            emulated.unlink()
+        self.own = own
         self.cloudformation = self.emulator.client("cloudformation")
-        stack = self.cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
-        check(stack["StackStatus"] == "CREATE_COMPLETE", stack["StackStatus"])
+        check("sam deploy --config-env $env" in commands.block("docs/deployment.md", "env=default\nsam build"))
+        self.deploy_again()
+
+    def deploy_again(self):
+        pair = ["sam", "deploy", "--config-env", ENVIRONMENT, "--config-file", str(self.own)]
+        self.run(*pair, "--template-file", str(self.emulated))
+        stack = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]
+        check(stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), stack["StackStatus"])
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
         self.host = re.sub("^https?://", "", self.outputs["ApiUrl"])
-        self.make_routes()
+        if stack["StackStatus"] == "CREATE_COMPLETE":
+            self.make_routes()
 
     def make_routes(self):
-        processed = self.cloudformation.get_template(StackName=STACK, TemplateStage="Processed")["TemplateBody"]
+        processed = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")["TemplateBody"]
         processed = json.loads(processed) if isinstance(processed, str) else processed
-        pages = self.cloudformation.get_paginator("list_stack_resources").paginate(StackName=STACK)
+        pages = self.cloudformation.get_paginator("list_stack_resources").paginate(StackName=self.stack)
         resources = [resource for page in pages for resource in page["StackResourceSummaries"]]
         self.physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
         functions = self.emulator.client("lambda")
@@ -260,7 +271,7 @@ class Walk:
         check(len(self.routes) > 30, self.routes)
 
     def mint(self):
-        block = document_block("docs/deployment.md", "mint '{")
+        block = commands.block("docs/deployment.md", "mint '{")
         lines = [line for line in block.splitlines() if not line.startswith("mint ")]
         output = self.shell("\n".join(lines))
         check(self.outputs["ApiUrl"] in output, output)
@@ -330,30 +341,121 @@ class Walk:
 
         until("agent.offline", announced, 240)
 
-    def delete(self):
+    def change(self):
+        """Seen in the functions: the emulator's change set names besides whatever depends on what changes."""
+        text = self.own.read_text()
+        changed = text.replace('"Architecture=x86_64", ', '"Architecture=x86_64", "RateLimitPerMinute=120", ')
+        check(changed != text, "samconfig.toml")
+        before = self.functions()
+        self.own.write_text(changed)
+        self.deploy_again()
+        after = self.functions()
+        built = yaml.safe_load(self.emulated.read_text())["Resources"]
+        using = {name for name, one in built.items() if "RateLimitPerMinute" in json.dumps(one, default=str)}
+        check(len(using) > 2, using)
+        for name, (code, variables) in before.items():
+            expected = variables | ({"RATE_LIMIT_PER_MINUTE": "120"} if name in using else {})
+            check(after[name] == (code, expected), name, after[name], "expected", (code, expected))
+        check(after.keys() == before.keys(), after.keys() ^ before.keys())
+
+    def functions(self):
+        """By logical id: the code's digest and the environment."""
+        client, found = self.emulator.client("lambda"), {}
+        for name in [name for name in self.physical if name.endswith("Function")]:
+            one = client.get_function_configuration(FunctionName=self.physical[name])
+            found[name] = one["CodeSha256"], one.get("Environment", {}).get("Variables", {})
+        return found
+
+    def operations(self, script, **variables):
+        """Lines of docs/operations.md, after its own first block. The API's name is in no resolver: see `call`."""
+        first = commands.block("docs/operations.md", "env=default stack=rollcall")
+        first = first.replace("env=default stack=rollcall", f"env={ENVIRONMENT} stack={self.stack}")
+        given = "\n".join(f"{name}='{value}'" for name, value in variables.items())
+        api = f"api={self.emulator.url}; curl() {{ command curl -f -H 'host: {self.host}' \"$@\"; }}"
+        lines = ["set -euo pipefail", first, api, given, script]
+        return self.run("bash", "-c", "\n".join(lines), stdin=self.operator + "\n")
+
+    def operate(self):
+        """All at once would stop at the first that fails: each by itself, and all failures are said."""
+        pending = self.called("POST", "/api/agents/register", {"name": "waits"}, token=self.enrollment)["data"]["agentId"]
+        channel = self.called("GET", "/api/v1/channels", token=self.operator)["items"][0]["id"]
+        token = self.called("POST", "/api/v1/tokens", {"kind": "enrollment", "label": "leaks", "all_boards": True},
+                            token=self.operator)["id"]
+        asked = [
+            "$.level = \"ERROR\" || ($.type", "get-account-settings", '"unavailable"', "for table in Agents",
+            "readyz", "alerts?limit=5", '"swept"', "invoke SweepFunction", '"delivered"', "invoke DeliverFunction",
+            "state=failed", "absent=true", "type=agent.offline", "agent_name = :name", "status=provisioning",
+            "rotate-key", "/revoke", '"label": "ana"', "succeeds", "actor = :actor", "token#", "Stacks[0].Parameters[].[",
+            "detect-stack-drift", "update-schedule",
+        ]
+        failed = []
+        for text in asked:
+            block = commands.block("docs/operations.md", text)
+            block = re.sub("^(id|token_id)=.*$", "", block, flags=re.M).replace("the next of the page before", "")
+            who = pending if "provisioning" in text else self.agent
+            try:
+                self.operations(block, id=who, token_id=token, channel_id=channel)
+            except Failed as error:
+                failed.append(f"{text}: {str(error)[-700:]}")
+        check(not failed, "\n".join(failed))
+
+    def rows(self):
         database = self.emulator.client("dynamodb")
         tables = {name: self.outputs[f"{name}TableName"] for name in KEPT}
-        before = {name: database.scan(TableName=table, Select="COUNT")["Count"] for name, table in tables.items()}
-        check(before["Agents"] >= 2 and before["Events"] > 3, before)
-        block = document_block("docs/operations.md", "sam delete --config-env")
-        with tempfile.TemporaryDirectory() as folder:
-            listed = self.shell(f"env={ENVIRONMENT} stack={STACK}\n" + block.replace("tables.txt", f"{folder}/tables.txt"))
-            kept = {name for name in KEPT if tables[name] in listed}
-            check(kept == KEPT and "WindowsTable" not in listed, listed)
-            after = {name: database.scan(TableName=table, Select="COUNT")["Count"] for name, table in tables.items()}
-            check(after == before, before, after)
-            block = document_block("docs/operations.md", "--no-deletion-protection-enabled")
-            self.shell(block.replace("tables.txt", f"{folder}/tables.txt"))
-        left = database.list_tables()["TableNames"]
+        return {name: database.scan(TableName=table, Select="COUNT")["Count"] for name, table in tables.items()}
+
+    def restore(self):
+        before = self.rows()
+        said = self.operations(commands.block("docs/operations.md", "restore-table-to-point-in-time"))
+        check(f"{before['Agents']} rows copied" in said, before, said)
+        check(self.rows() == before, before, self.rows())
+
+    def delete(self):
+        self.tables = {name: self.outputs[f"{name}TableName"] for name in KEPT}
+        self.before = self.rows()
+        check(self.before["Agents"] >= 2 and self.before["Events"] > 3, self.before)
+        listed = self.remove()
+        kept = {name for name in KEPT if self.tables[name] in listed}
+        check(kept == KEPT and "WindowsTable" not in listed, listed)
+        check(self.rows() == self.before, self.before, self.rows())
+
+    def remove(self):
+        """Deletes the stack by the documents' block; the names of the tables that it leaves."""
+        block = commands.block("docs/operations.md", "sam delete --config-env")
+        block = block.replace("--config-env", f"--config-file {self.own} --config-env")
+        block = block.replace("tables.txt", f"{self.folder}/tables.txt")
+        return self.shell(f"env={ENVIRONMENT} stack={self.stack}\n{block}")
+
+    def remove_tables(self):
+        block = commands.block("docs/operations.md", "--no-deletion-protection-enabled")
+        self.shell(block.replace("tables.txt", f"{self.folder}/tables.txt"))
+
+    def adopt(self):
+        """Under another name: the emulator makes a stack's tables under the same names each time, over what is there."""
+        listed = self.folder / "tables.txt"
+        old, self.stack = listed.read_text(), f"{STACK}-next"
+        text = self.own.read_text()
+        named = re.sub(r'(\[x86\.global\.parameters\]\nstack_name = )"rollcall"', rf'\1"{self.stack}"', text)
+        check(named != text, "samconfig.toml")
+        self.own.write_text(named)
+        self.deploy_again()
+        # Its sweep may have written rows of its own: the canary's, and what it has heard.
+        check(self.rows()["Events"] == 0 and self.rows()["Tokens"] == 0, "the tables are not new", self.rows())
+        said = self.operations(commands.block("docs/operations.md", "old=rollcall"))
+        after = self.rows()
+        check(after == self.before, self.before, after, said)
+        seen = self.called("GET", f"/api/v1/agents/{self.agent}", token=self.operator)
+        check(seen["id"] == self.agent, seen)
+        check(self.remove().count("Table-") == len(KEPT), "the next stack's tables")
+        listed.write_text(listed.read_text() + old)
+
+    def end(self):
+        self.remove_tables()
+        left = self.emulator.client("dynamodb").list_tables()["TableNames"]
         check(not left, "tables are left", left)
 
-
-def document_block(document, needle):
-    """The one fenced block of a document that has this text in it."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.M | re.S)
-    blocks = [block for block in blocks if needle in block]
-    check(len(blocks) == 1, document, "has not one block with", needle)
-    return blocks[0]
+    def covered(self):
+        check(not commands.outside(), "\n".join(commands.outside()))
 
 
 def main():
