@@ -492,6 +492,79 @@ async fn approve_revoke_rotate_by_keyboard_alone() {
     browser.end().await;
 }
 
+/// A heartbeat with a report, and its answer.
+async fn report(system: &TestSystem, agent: &TestAgent, report: Value) -> Value {
+    let body = json!({ "status": "healthy", "report": report });
+    operator_sends(system, &agent.key, Method::POST, "/api/v1/agent/heartbeat", body).await
+}
+
+#[tokio::test]
+async fn a_pause_is_asked_for_on_a_phone_and_its_acknowledgement_is_seen() {
+    let system = TestSystem::start().await;
+    let token = system.operator_token().await;
+    let agent = agent(&system, &token, "looper", 60, Some("healthy")).await;
+    let browser = Browser::start().await;
+    browser.screen(360, 780, true).await;
+    browser.sign_in(&system, &token).await;
+    browser.open(&format!("#/agents/{}", agent.id)).await;
+    browser.tab_to("Pause").await;
+    browser.enter().await;
+    browser.until("document.activeElement.name === 'reason'").await;
+    browser.press("looping on <b>812</b>").await;
+    browser.enter().await;
+    let says = |text: &str| format!("document.querySelector('.why').textContent.includes('{text}')");
+    browser.until(&says("Asked to pause, since")).await;
+    browser.until(&says(": not acknowledged")).await;
+
+    let directive = report(&system, &agent, json!({})).await["directive"].clone();
+    assert_eq!(directive["action"], "pause");
+    report(&system, &agent, json!({ "ack_directive": directive["version"] })).await;
+    browser.read_again().await;
+    browser.until(&says(": acknowledged")).await;
+    let told = browser.texts(".event").await.join(" | ");
+    assert!(told.contains("Asked to pause: “looping on <b>812</b>”"), "{told}");
+    assert!(told.contains("Acknowledged that it should pause"), "{told}");
+
+    browser.tab_to("Stop").await;
+    browser.enter().await;
+    browser.until("document.activeElement.name === 'then'").await;
+    browser.press("shut").await;
+    browser.press(char::from(Key::Tab).to_string()).await;
+    browser.enter().await;
+    browser.until(&says("Asked to stop")).await;
+    browser.until(&says("shut out if it goes on")).await;
+    assert_eq!(report(&system, &agent, json!({})).await["directive"]["action"], "stop");
+    browser.open("#/").await;
+    assert_eq!(browser.texts("td[data-label=Directive]").await, ["stop (asked)"]);
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
+#[tokio::test]
+async fn who_gets_nowhere_and_who_sleeps_on_purpose_is_shown() {
+    let system = TestSystem::start().await;
+    let token = system.operator_token().await;
+    let [stuck, asleep] = ["stuck", "asleep"].map(|name| agent(&system, &token, name, 60, None));
+    let (stuck, asleep) = (stuck.await, asleep.await);
+    report(&system, &stuck, json!({ "progress_age_seconds": 1000 })).await;
+    report(&system, &asleep, json!({ "next_beat_in_seconds": 14400 })).await;
+    let browser = Browser::start().await;
+    browser.sign_in(&system, &token).await;
+    assert_eq!(browser.texts("tbody .pill").await, ["Stalled", "Asleep"]);
+    for (agent, words) in [(&stuck, "gets nowhere"), (&asleep, "it sleeps until")] {
+        browser.open(&format!("#/agents/{}", agent.id)).await;
+        let why = browser.texts(".why").await.join(" ");
+        assert!(why.contains(words), "{why}");
+    }
+    // Who was told to pause owes no progress.
+    let path = format!("/api/v1/agents/{}/directive", stuck.id);
+    operator_sends(&system, &token, Method::POST, &path, json!({ "action": "pause" })).await;
+    browser.open(&format!("#/agents/{}", stuck.id)).await;
+    assert_eq!(browser.texts(".title .pill").await, ["Live"]);
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
 #[tokio::test]
 async fn a_viewers_page_offers_nothing_that_changes_anything() {
     let system = TestSystem::start().await;

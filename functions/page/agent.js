@@ -4,7 +4,7 @@ import { actors, get, getIfServed, mayChange, patch, post, remove } from "./api.
 import {
 	FOR, REASON, ago, agentOf, ask, button, clock, count, event, h, now, ofAgent, overlap, pill, reveal, say, span, svg, sync, timeline, when, words,
 } from "./dom.js";
-import { STATES, stateOf } from "./fleet.js";
+import { STATES, rereadFleet, stateOf } from "./fleet.js";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -14,7 +14,7 @@ const at = (text) => Date.parse(text);
 function why(agent, revoked) {
 	const { detail, last_seen_at, created_at, heartbeat_config: { interval_seconds, missing_tolerance } } = agent;
 	const [every, tolerance, seen] = [interval_seconds * 1000, missing_tolerance * 1000, at(last_seen_at)];
-	const rule = `It beats every ${span(every)} and may be silent for ${span(tolerance)}.`;
+	const rule = `It sends a heartbeat every ${span(every)} and may be silent for ${span(tolerance)}.`;
 	const since = when(detail.verified_at ?? created_at);
 	switch (stateOf(agent)) {
 		case "revoked":
@@ -32,12 +32,14 @@ function why(agent, revoked) {
 			return `Last heard ${when(seen)}; ${count(Math.floor((now() - seen) / every), "heartbeat is", "heartbeats are")} missing. ${rule} ${
 				detail.offline_since ? `It was announced ${when(detail.offline_since)}.` : "The next sweep announces it."}${detail.health ? ` Its last word was “${detail.health}”.` : ""}`;
 		case "stalled":
-			return "It beats, but its work has not moved for too long.";
+			return `It is heard, but gets nowhere: by its own reports its work should have moved by ${when(detail.stalls_at)}.`;
+		case "asleep":
+			return `It said that it sleeps until ${when(detail.next_beat_at)}. It is missed when it is not heard ${span(tolerance)} after that.`;
 		case "late":
 			return `Its heartbeat is ${span(now() - seen - every)} late. It counts as offline from ${clock(seen + tolerance)} on, unless it is heard before.`;
 		case "error":
 		case "degraded":
-			return `It beats, and says of itself “${detail.health}”.`;
+			return `It is heard, and says of itself “${detail.health}”.`;
 		default:
 			return `Its next heartbeat is due by ${clock(seen + every)}. ${rule}`;
 	}
@@ -147,6 +149,15 @@ const because = ({ reason }) => (reason ? `: “${reason}”` : "");
 const text = (value) => (value === null || value === undefined ? "nothing" : typeof value === "object" ? Object.values(value).join(" / ") : value);
 const changes = ({ before, after }) => Object.keys(after ?? {}).map((name) => `${words(name)}: ${text(before?.[name])} → ${text(after[name])}`).join("; ");
 
+const ASKED = { run: "work", pause: "pause", drain: "finish and leave", stop: "stop", rotate_key: "rotate its key" };
+
+/** What the agent is asked to do, and whether it said that it does. */
+function asked({ action, since, deadline, then_revoke, acknowledged_at }) {
+	const by = deadline ? ` by ${clock(at(deadline))}` : "";
+	const answer = acknowledged_at ? `acknowledged ${when(acknowledged_at)}` : "not acknowledged";
+	return `Asked to ${ASKED[action]}${by}, since ${when(since)}: ${answer}${then_revoke ? "; shut out if it goes on" : ""}.`;
+}
+
 // Each event of the system as a sentence, and the state whose colour it has.
 const TOLD = {
 	"agent.registered": ["fresh", ({ state }) => (state === "active" ? "Created, active" : "Registered")],
@@ -160,6 +171,9 @@ const TOLD = {
 	"agent.offline": ["offline", ({ reason, last_seen_at }) => (reason === "reported" ? "Left on purpose" : `Fell silent; last heard ${when(last_seen_at)}`)],
 	"agent.online": ["live", ({ last_seen_at }, moment) => `Back${last_seen_at ? ` after ${span(at(moment) - at(last_seen_at))}` : ""}`],
 	"agent.never_seen": ["offline", () => "Never came"],
+	"agent.stalled": ["stalled", () => "Stalled: it is heard, and its work does not move"],
+	"agent.directed": ["fresh", (payload) => `Asked to ${ASKED[payload.action]}${because(payload)}`],
+	"agent.directive_acknowledged": ["live", ({ action }) => `Acknowledged that it should ${ASKED[action]}`],
 };
 
 function told({ type, at: moment, actor, payload }, named) {
@@ -170,21 +184,28 @@ function told({ type, at: moment, actor, payload }, named) {
 
 // ---- What can be done ----
 
+const THEN = { name: "then", label: "If it goes on", options: [["", "leave it at that"], ["revoke", "shut it out"]] };
+
 /** The actions that the agent's state allows: word, kind of button, what it does. */
 function actions(agent, silences, path, changed, gone) {
 	const { detail: { state, directive, rate_limit_per_minute }, id, name } = agent;
 	const list = [];
 	const act = (word, kind, title, text, run, fields = [REASON]) =>
-		list.push([word, kind, () => ask({ title, text, fields, action: word, danger: kind === "danger", run: async (values) => (await run(values)) ?? changed })]);
+		list.push([word, kind, () => ask({ title, text, fields, action: word, danger: kind === "danger", run: async (values) => {
+			const next = await run(values);
+			rereadFleet();
+			return next ?? changed;
+		} })]);
 	const tell = (verb, body) => async ({ reason }) => { await post(`${path}/${verb}`, { ...body, reason: reason || null }); };
-	const advise = (word, action, text, kind) => act(word, kind, `${word} “${name}”?`, text, tell("directive", { action }));
+	const advise = (word, action, text) => act(word, "", `${word} “${name}”?`, text, tell("directive", { action }));
 	if (state === "pending") act("Approve", "primary", `Approve “${name}”?`, "It becomes active, and its heartbeats are taken from now on.", tell("approve"));
 	if (state === "revoked") act("Restore", "primary", `Restore “${name}”?`, "Its key is good again, and it has some minutes to be heard before it is missed.", tell("restore"));
-	if (directive !== undefined && state === "active") {
-		if (directive) advise("Resume", "run", "With its next heartbeat it is asked to work again.");
-		if (directive?.action !== "pause") advise("Pause", "pause", "With its next heartbeat it is asked to start no new work, and to go on beating, until this is changed.");
-		advise("Drain", "drain", "With its next heartbeat it is asked to finish what it has, and then to leave.");
-		advise("Stop", "stop", "With its next heartbeat it is asked to end. That is advice: what shuts an agent out is “Revoke”.", "danger");
+	if (state === "active") {
+		if (directive && directive.action !== "run") advise("Resume", "run", "With its next heartbeat it is asked to work again.");
+		if (directive?.action !== "pause") advise("Pause", "pause", "With its next heartbeat it is asked to start no new work, and to go on sending heartbeats, until this is changed.");
+		if (directive?.action !== "drain") advise("Drain", "drain", "With its next heartbeat it is asked to finish what it has, and then to leave.");
+		act("Stop", "danger", `Stop “${name}”?`, "With its next heartbeat it is asked to end. That is advice, unless you shut it out if it goes on.",
+			async ({ then, reason }) => { await post(`${path}/directive`, { action: "stop", then_revoke: then === "revoke", reason: reason || null }); }, [THEN, REASON]);
 	}
 	act("Rotate key", "", `A new key for “${name}”?`, "The new key is shown once. The key before stays good for as long as you say here; any older one ends now.", async (values) => {
 		const made = await post(`${path}/rotate-key`, { overlap_seconds: Number(values.overlap) });
@@ -201,7 +222,7 @@ function actions(agent, silences, path, changed, gone) {
 			async ({ length, reason }) => { await post("silences", { agent_id: id, for_seconds: Number(length), reason: reason || null }); }, [FOR, REASON]);
 	}
 	if (state !== "revoked") act("Revoke", "danger", `Shut “${name}” out?`, "From its next request on it is refused, whatever key it has, until it is restored.", tell("revoke"));
-	act("Delete", "danger", `Delete “${name}”?`, "Its row and its key go, its events stay. An agent that beats by an enrollment token comes back with its next heartbeat: to keep it out, revoke it.",
+	act("Delete", "danger", `Delete “${name}”?`, "Its row and its key go, its events stay. An agent that comes by an enrollment token is back with its next heartbeat: to keep it out, revoke it.",
 		async () => {
 			await remove(path);
 			return gone;
@@ -239,7 +260,8 @@ export function agentView({ refresh, go }, id) {
 	function render(agent) {
 		document.title = `${agent.name} · Rollcall`;
 		say(name, agent.name);
-		say(reason, why(agent, list.find(({ type }) => type === "agent.revoked")));
+		const { directive } = agent.detail;
+		say(reason, `${why(agent, list.find(({ type }) => type === "agent.revoked"))}${directive ? ` ${asked(directive)}` : ""}`);
 		// What is under somebody's finger is not exchanged for nothing.
 		const all = JSON.stringify([agent, silences]);
 		if (all === drawn) return;
@@ -271,7 +293,7 @@ export function agentView({ refresh, go }, id) {
 				return missing;
 			};
 			const agent = await get(path, { detail: true }).catch(orNone(null));
-			const signature = JSON.stringify([agent?.updated_at, agent && stateOf(agent), agent?.detail.offline_since]);
+			const signature = JSON.stringify([agent?.updated_at, agent && stateOf(agent), agent?.detail.offline_since, agent?.detail.directive]);
 			if (signature !== before || now() - read > 60_000) {
 				const page = await get(`${path}/events`, { limit: 100 }).catch(orNone({ items: [], next: null }));
 				[named, known, silences] = await Promise.all([actors(), turns(`${path}/events`, page), getIfServed("silences", { limit: 1 })]);

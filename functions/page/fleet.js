@@ -16,6 +16,7 @@ export const STATES = {
 	waiting: ["To approve", "waiting"],
 	fresh: ["Not seen yet", "waiting"],
 	left: ["Left", "left"],
+	asleep: ["Asleep", "live"],
 	live: ["Live", "live"],
 	revoked: ["Revoked", "revoked"],
 };
@@ -28,10 +29,11 @@ export function stateOf({ status, last_seen_at, detail }) {
 	if (!last_seen_at) return detail.offline_since ? "never" : "fresh";
 	if (detail.health === "offline" && detail.offline_since) return "left";
 	if (status === "offline") return "offline";
-	if (detail.concern === "stalled") return "stalled";
+	if (Date.parse(detail.stalls_at) <= now() && detail.directive?.action !== "pause") return "stalled";
 	if (status === "error") return "error";
 	if (detail.late) return "late";
-	return status === "degraded" ? "degraded" : "live";
+	if (status === "degraded") return "degraded";
+	return Date.parse(detail.next_beat_at) > now() ? "asleep" : "live";
 }
 
 // Word; what the API finds by itself in a fleet that is too large to be loaded; whether it is shown when nobody is in it.
@@ -55,6 +57,11 @@ const nothing = () => ({ agents: new Map(), lists: [], whole: false, summary: nu
 const everybody = () => ({ tile: "", board: "", name: "" });
 let fleet = nothing();
 let filter = everybody();
+
+/** Somebody changed an agent: what was read of the fleet is too old now. */
+export function rereadFleet() {
+	fleet.read = Math.min(fleet.read, 1);
+}
 
 /** Nobody's agents stay when the user goes. */
 export function forgetFleet() {
@@ -105,8 +112,8 @@ function counts() {
 	for (const agent of fleet.agents.values()) sums[STATES[stateOf(agent)][1]] += 1;
 	const said = fleet.summary;
 	if (!said?.as_of || fleet.whole) return { ...sums, all: fleet.agents.size };
-	const { agents, live, late, offline, never_seen, error, pending, revoked } = said;
-	return { ...sums, all: agents, offline: offline + never_seen, unwell: error, late, waiting: pending, live: live - error, left: 0, revoked };
+	const { agents, live, late, offline, never_seen, error, stalled, pending, revoked } = said;
+	return { ...sums, all: agents, offline: offline + never_seen, stalled, unwell: error, late, waiting: pending, live: Math.max(0, live - error - stalled), left: 0, revoked };
 }
 
 // builder-2 before builder-10.
@@ -167,7 +174,8 @@ function fillRow(node, { agent, state }) {
 	}
 	since(seen, agent.last_seen_at);
 	say(said, agent.detail.health ?? "");
-	say(told, agent.detail.directive?.action ?? "");
+	const { directive } = agent.detail;
+	say(told, directive ? `${directive.action}${directive.acknowledged_at ? "" : " (asked)"}` : "");
 }
 
 /** The view. */
@@ -212,7 +220,7 @@ export function fleetView({ refresh }) {
 		empty.replaceChildren(...(what === "filtered" ? [h("p", {}, "Nobody is like that."), button("Show all", () => {
 			names.value = "";
 			choose(everybody());
-		})] : what === "new" ? [h("p", {}, "An agent is here as soon as it beats for the first time, with an enrollment token from ", h("a", { href: "#/tokens" }, "Tokens"), ":"),
+		})] : what === "new" ? [h("p", {}, "An agent is here as soon as it sends its first heartbeat, with an enrollment token from ", h("a", { href: "#/tokens" }, "Tokens"), ":"),
 			h("pre", { tabindex: 0 }, `curl -sS ${new URL("api/v1/agents/heartbeat", document.baseURI)} \\\n  -H "x-agent-token: rce_…" -d '{"name": "researcher-1"}'`)] : []));
 	}
 
