@@ -5,6 +5,7 @@ use serde::Serialize;
 use shared::config::Setting::AgentsTable;
 use shared::domain::agent::AgentId;
 use shared::domain::credential::Credential;
+use shared::domain::ids::BoardId;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
@@ -25,7 +26,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 struct AgentHealth {
     ok: bool,
     agent_id: AgentId,
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     gateway_id: Uuid,
     status: &'static str,
     is_board_lead: bool,

@@ -4,6 +4,7 @@ use lambda_http::Request;
 use shared::config::Setting::{
     AgentsTable, EventsTable, PendingRetention, SystemEventRetention, TokensTable,
 };
+use shared::domain::ids::BoardId;
 use shared::domain::registration::NewAgent;
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
@@ -28,7 +29,7 @@ fn new_agent(body: Json<'_>) -> Result<NewAgent, Invalid> {
     body.refuse_spellings(&[("heartbeatConfig", "heartbeat_config"), ("boardId", "board_id")])?;
     Ok(NewAgent {
         name: fields::name(&body)?.ok_or_else(fields::name_is_required)?,
-        board_id: body.uuid("board_id")?,
+        board_id: body.uuid("board_id")?.map(BoardId::of),
         heartbeat: fields::heartbeat_config(&body)?.unwrap_or_default(),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, ChannelsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::agent::AgentId;
+use shared::domain::ids::BoardId;
 use shared::domain::silence::{LONGEST_SILENCE, Scope, Silence};
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
@@ -31,7 +32,7 @@ const LONGEST_REASON: usize = 500;
 fn silence(body: Json<'_>, now: Timestamp) -> Result<Silence, Invalid> {
     let body = body.object()?;
     let all = body.boolean("all")?.unwrap_or(false);
-    let scope = match (body.uuid("agent_id")?, body.uuid("board_id")?, all) {
+    let scope = match (body.uuid("agent_id")?, body.uuid("board_id")?.map(BoardId::of), all) {
         (Some(agent_id), None, false) => Scope::Agent(AgentId::of(agent_id)),
         (None, Some(board_id), false) => Scope::Board(board_id),
         (None, None, true) => Scope::All,

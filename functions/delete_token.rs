@@ -2,6 +2,7 @@
 
 use lambda_http::Request;
 use shared::config::Setting::{EventsTable, SystemEventRetention, TokensTable};
+use shared::domain::ids::TokenId;
 use shared::runtime::app::App;
 use shared::runtime::callers::into_result;
 use shared::runtime::function::Endpoint;
@@ -23,6 +24,6 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// See [`App::operator_within`] and [`into_result`]; 422 for a path without a UUID.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let operator = app.operator_within(request.headers(), now).await?;
-    into_result(app.store.delete_token(fields::id(&request)?, operator, now).await?)?;
+    into_result(app.store.delete_token(TokenId::of(fields::id(&request)?), operator, now).await?)?;
     Ok(Answer::ok())
 }

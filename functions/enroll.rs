@@ -8,10 +8,10 @@ use shared::domain::agent::{Agent, AgentId, AgentName};
 use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use shared::domain::event::Actor;
+use shared::domain::ids::{BoardId, NamespaceId};
 use shared::domain::rate_limit::{Policy, Quota};
 use shared::domain::registration::{Creation, NewEnrolled};
 use shared::domain::report::Report;
-use shared::domain::row_ids::NamespaceId;
 use shared::domain::token::{TOKEN_USED_UP, TokenRow};
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
@@ -23,7 +23,6 @@ use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::json::Json;
 use shared::wire::mission_control::{self, AgentRead, AgentWithKey};
 use shared::wire::{credentials, fields, report};
-use uuid::Uuid;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -35,7 +34,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// The body: `{"name"?, "board_id"?, "status"?, "report"?}`. An agent's own key does not need the name.
 struct FirstHeartbeat {
     name: Option<AgentName>,
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     health: HealthReport,
     report: Report,
 }
@@ -46,7 +45,7 @@ impl FirstHeartbeat {
         body.refuse_spellings(&[("boardId", "board_id")])?;
         Ok(Self {
             name: fields::name(&body)?,
-            board_id: body.uuid("board_id")?,
+            board_id: body.uuid("board_id")?.map(BoardId::of),
             health: fields::health(&body)?,
             report: report::strict(&body, Contract::MissionControl)?,
         })
@@ -172,7 +171,7 @@ impl Sponsor {
     fn new_agent(
         &self,
         name: AgentName,
-        board_id: Option<Uuid>,
+        board_id: Option<BoardId>,
         report: HealthReport,
         claims: Report,
     ) -> NewEnrolled<'_> {

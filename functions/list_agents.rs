@@ -5,6 +5,7 @@ use serde::Serialize;
 use shared::config::Setting::{AgentsTable, TokensTable};
 use shared::domain::agent::AgentFilter;
 use shared::domain::agent::{Agent, AgentState};
+use shared::domain::ids::BoardId;
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
@@ -91,7 +92,7 @@ impl ListAgents {
         if name.as_ref().is_some_and(|name| name.len() > 200) {
             return Err(invalid_query("name", "must have at most 200 bytes"));
         }
-        let filter = AgentFilter { name, board_id: query.uuid("board_id")?, status, state };
+        let filter = AgentFilter { name, board_id: query.uuid("board_id")?.map(BoardId::of), status, state };
         Ok(Self {
             filter,
             limit: query.count("limit", 1, 200)?.unwrap_or(200),

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::config::Setting::{AgentsTable, EventsTable, TokensTable};
 use shared::domain::event::{self, Actor, Event};
+use shared::domain::ids::EventId;
 use shared::runtime::app::App;
 use shared::runtime::callers::{NO_SUCH_AGENT, reach};
 use shared::runtime::function::Endpoint;
@@ -13,7 +14,6 @@ use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::fields::{self, Query, invalid_query};
 use shared::wire::mission_control;
-use uuid::Uuid;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -25,7 +25,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// The query string: only events of this type, only those before this one, and how many at most.
 struct ListEvents {
     event_type: Option<String>,
-    before: Option<Uuid>,
+    before: Option<EventId>,
     limit: usize,
 }
 
@@ -38,7 +38,7 @@ impl ListEvents {
         }
         Ok(Self {
             event_type,
-            before: query.uuid("before")?,
+            before: query.uuid("before")?.map(EventId::of),
             limit: query.count("limit", 1, 200)?.unwrap_or(50),
         })
     }
@@ -47,12 +47,12 @@ impl ListEvents {
 #[derive(Serialize)]
 struct Events<'a> {
     items: Vec<EventRead<'a>>,
-    next: Option<Uuid>,
+    next: Option<EventId>,
 }
 
 #[derive(Serialize)]
 struct EventRead<'a> {
-    id: Uuid,
+    id: EventId,
     #[serde(rename = "type")]
     event_type: &'a str,
     at: String,

@@ -7,6 +7,7 @@ use shared::config::Setting::{AgentsTable, EventRetention, EventsTable, RateLimi
 use shared::domain::agent::AgentId;
 use shared::domain::check_in::{Call, Caller};
 use shared::domain::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
+use shared::domain::ids::EventId;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
@@ -14,7 +15,6 @@ use shared::wire::answer::Answer;
 use shared::wire::envelope::{self, Refusal};
 use shared::wire::error::{ApiError, ErrorKind};
 use shared::wire::json::Object;
-use uuid::Uuid;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -74,7 +74,7 @@ fn posting(body: &Object<'_>) -> Result<Posting, ErrorKind> {
 struct Posted<'a> {
     event: &'a str,
     payload: &'a RawValue,
-    event_id: Uuid,
+    event_id: EventId,
 }
 
 #[derive(Serialize)]
@@ -85,7 +85,7 @@ struct PostedBatch {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", untagged)]
 enum PostedInBatch {
-    Stored { event_id: Uuid },
+    Stored { event_id: EventId },
     Refused { error: Refusal },
 }
 
@@ -128,7 +128,7 @@ async fn post_batch(
 ) -> Result<Answer, ApiError> {
     let good = postings.iter().filter_map(|posting| posting.as_ref().ok()).cloned().collect();
     let mut stored = app.store.post_events(agent_id, good, now).await.into_iter();
-    let outcome = |posting: Result<Posting, ErrorKind>| -> Result<Uuid, ErrorKind> {
+    let outcome = |posting: Result<Posting, ErrorKind>| -> Result<EventId, ErrorKind> {
         posting?;
         Ok(stored.next().ok_or_else(|| ErrorKind::Internal("no outcome".to_owned()))??)
     };

@@ -10,6 +10,7 @@ use shared::config::Setting::{
 use shared::domain::agent::{AgentId, AgentName, AgentState};
 use shared::domain::credential::Token;
 use shared::domain::event::Actor;
+use shared::domain::ids::BoardId;
 use shared::domain::registration::NewAgent;
 use shared::domain::token::TOKEN_USED_UP;
 use shared::runtime::app::App;
@@ -45,7 +46,7 @@ fn registration(request: &Request) -> Result<NewAgent, ApiError> {
     body.refuse_spellings(&[("heartbeat_config", "heartbeatConfig"), ("board_id", "boardId")])?;
     let name = body.string("name")?.ok_or_else(|| body.invalid("name", "is required"))?;
     let name = AgentName::parse(&name).map_err(|problem| body.invalid("name", problem))?;
-    let board_id = body.uuid("boardId")?;
+    let board_id = body.uuid("boardId")?.map(BoardId::of);
     let heartbeat = fields::heartbeat_config_in_envelope(&body)?;
     Ok(NewAgent { name, board_id, heartbeat })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::change::Patch;
+use shared::domain::ids::BoardId;
 use shared::runtime::app::App;
 use shared::runtime::callers::{into_result, reach};
 use shared::runtime::function::Endpoint;
@@ -50,7 +51,7 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
         }
         seconds => seconds.map(Duration::from_secs),
     };
-    let board_id = body.uuid("board_id")?;
+    let board_id = body.uuid("board_id")?.map(BoardId::of);
     if body.has("name") && body.string("name")?.is_none() {
         return Err(body.invalid("name", "must be a string").into());
     }

@@ -14,6 +14,7 @@ pub mod failure;
 pub mod fleet;
 pub mod hearing;
 pub mod heartbeat;
+pub mod ids;
 pub mod message;
 pub mod notification;
 pub mod pace;
@@ -22,7 +23,6 @@ pub mod rate_limit;
 pub mod registration;
 pub mod rendering;
 pub mod report;
-pub mod row_ids;
 pub mod silence;
 #[cfg(test)]
 mod simulation;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shared::domain::channel::{Channel, ChannelId, SecretsPatch};
 use shared::domain::event::Actor;
 use shared::domain::fleet::{BoardCounts, Counts, Fleet, Named};
+use shared::domain::ids::BoardId;
 use standardwebhooks::Webhook;
 use uuid::Uuid;
 
@@ -112,7 +113,7 @@ fn fleet() -> Fleet {
     let mut told: Vec<Named> = (0..12).map(|place| silent(place, Some(BOARD))).collect();
     told.push(silent(12, None));
     let counts = Counts { agents: 200, live: 180, offline: 20, ..Counts::default() };
-    let board_id = Some(Uuid::parse_str(BOARD).expect("a UUID"));
+    let board_id = Some(BoardId::of(Uuid::parse_str(BOARD).expect("a UUID")));
     let board = Counts { agents: 30, live: 18, offline: 12, ..Counts::default() };
     Fleet {
         as_of: START,

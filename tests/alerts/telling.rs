@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use shared::domain::channel::{Channel, ChannelId};
 use shared::domain::concern::Concern;
 use shared::domain::event::Actor;
+use shared::domain::ids::BoardId;
 
 use super::READS;
 use crate::mission_control::client::{AGENTS, BOARD, Client, OTHER_BOARD, agent_path};
@@ -21,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub async fn channel(system: &TestSystem, concerns: &[Concern], board_id: Option<&str>) -> ChannelId {
     let (channel, secrets) = super::channel("https://receiver.example/abcd");
     let channel_id = channel.channel_id;
-    let board_id = board_id.map(|board| board.parse().expect("a board"));
+    let board_id = board_id.map(|board| BoardId::of(board.parse().expect("a board")));
     let channel = Channel { concerns: concerns.to_vec(), board_id, ..channel };
     let made = system.store(READS).create_channel(&channel, &secrets, None, Actor::System, START).await;
     assert!(made.expect("a channel"));

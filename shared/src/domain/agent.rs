@@ -10,7 +10,7 @@ use crate::domain::concern::Told;
 use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
 use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
-use crate::domain::row_ids::{self, NamespaceId};
+use crate::domain::ids::{self, BoardId, NamespaceId};
 use crate::time::Timestamp;
 
 /// How far a lease may be past before the sweep announces it: a heartbeat on the wire is not a death.
@@ -138,8 +138,8 @@ pub struct Agent {
     /// Display name.
     pub agent_name: AgentName,
     /// The group it belongs to.
-    #[serde(default, with = "row_ids::board", skip_serializing_if = "Option::is_none")]
-    pub board_id: Option<Uuid>,
+    #[serde(default, with = "ids::board", skip_serializing_if = "Option::is_none")]
+    pub board_id: Option<BoardId>,
     /// Who may act.
     pub agent_state: AgentState,
     /// Where a restore goes back to.
@@ -216,7 +216,7 @@ impl Agent {
     pub fn pending(
         key: &ApiKey,
         agent_name: AgentName,
-        board_id: Option<Uuid>,
+        board_id: Option<BoardId>,
         heartbeat: HeartbeatConfig,
         now: Timestamp,
         retention: Duration,
@@ -341,7 +341,7 @@ pub struct AgentFilter {
     /// Only those whose name begins with this.
     pub name: Option<String>,
     /// Only those of this board.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Only those with this status, as Mission Control shows it.
     pub status: Option<String>,
     /// Only those in this state: the status does not tell who waits for approval or is revoked.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::agent::AgentName;
 use super::heartbeat::HeartbeatConfig;
+use super::ids::BoardId;
 
 /// The outcome of a change.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub struct Patch {
     /// Display name.
     pub name: Option<AgentName>,
     /// The group; `Some(None)` takes it away.
-    pub board_id: Option<Option<Uuid>>,
+    pub board_id: Option<Option<BoardId>>,
     /// How often it sends a heartbeat. The lease moves with the tolerance.
     pub heartbeat: Option<HeartbeatConfig>,
     /// The agent's own limit; `Some(None)` goes back to the default.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::concern::Concern;
+use super::ids::BoardId;
 use crate::time::Timestamp;
 
 /// The most channels of a deployment: each is one query a minute.
@@ -98,7 +99,7 @@ pub struct Channel {
     pub concerns: Vec<Concern>,
     /// The board whose agents it is told of; absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Scheme, host and the last four characters of its address: enough to know it, too little to use it.
     pub target: String,
     /// Whether it is told anything.
@@ -147,7 +148,7 @@ impl Channel {
 
     /// Whether it hears of this board's agents.
     #[must_use]
-    pub fn hears_board(&self, board_id: Option<Uuid>) -> bool {
+    pub fn hears_board(&self, board_id: Option<BoardId>) -> bool {
         self.board_id.is_none() || self.board_id == board_id
     }
 
@@ -170,7 +171,7 @@ pub struct ChannelRequest {
     /// What it is told of.
     pub concerns: Vec<Concern>,
     /// The board whose agents it is told of; absent = all.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Where it sends to, as it is shown.
     pub target: String,
 }
@@ -209,7 +210,7 @@ pub struct ChannelPatch {
     /// What it is told of.
     pub concerns: Option<Vec<Concern>>,
     /// The board whose agents it is told of; `Some(None)` is all.
-    pub board_id: Option<Option<Uuid>>,
+    pub board_id: Option<Option<BoardId>>,
     /// Where it sends to, as it is shown.
     pub target: Option<String>,
     /// Enabled or paused.

@@ -4,9 +4,9 @@ use super::agent::{Agent, AgentId, AgentState};
 use super::credential::ApiKey;
 use super::event::Actor;
 use super::heartbeat::Health;
+use super::ids::NamespaceId;
 use super::rate_limit::{Policy, Quota};
 use super::report::Report;
-use super::row_ids::NamespaceId;
 use crate::time::Timestamp;
 
 /// What a heartbeat says of the agent's health.

@@ -10,6 +10,8 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use super::ids::TokenId;
+
 const KEY_ID_LEN: usize = 8;
 const LEN: usize = 24;
 
@@ -241,8 +243,8 @@ impl Token {
 
     /// The id of the token's row. It is public: audit events name it.
     #[must_use]
-    pub fn token_id(&self) -> Uuid {
-        row_id(&TOKENS, self.secret.key_id())
+    pub fn token_id(&self) -> TokenId {
+        TokenId::of(row_id(&TOKENS, self.secret.key_id()))
     }
 
     /// What the token's row holds of it.

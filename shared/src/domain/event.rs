@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::{ContextV7, Uuid};
 
+use super::ids::{EventId, TokenId};
 use crate::time::Timestamp;
 
 /// The types that the system itself records. Agents may not post under `agent.` or `token.`.
@@ -66,9 +67,9 @@ pub enum Actor {
     /// The agent itself, by its API key.
     Agent,
     /// An operator, by the id of the token.
-    Operator(Uuid),
+    Operator(TokenId),
     /// The holder of an enrollment token, by the token's id.
-    Enrollment(Uuid),
+    Enrollment(TokenId),
 }
 
 impl fmt::Display for Actor {
@@ -86,7 +87,7 @@ impl FromStr for Actor {
     type Err = UnknownActor;
 
     fn from_str(text: &str) -> Result<Self, UnknownActor> {
-        let token_id = |prefix| Uuid::parse_str(text.strip_prefix(prefix)?).ok();
+        let token_id = |prefix| Uuid::parse_str(text.strip_prefix(prefix)?).ok().map(TokenId::of);
         match text {
             "system" => Ok(Self::System),
             "agent" => Ok(Self::Agent),
@@ -129,10 +130,10 @@ impl Default for EventIds {
 impl EventIds {
     /// The next id.
     #[must_use]
-    pub fn next(&self, now: Timestamp) -> Uuid {
+    pub fn next(&self, now: Timestamp) -> EventId {
         let millis = now.as_millis().unsigned_abs();
         let nanos = u32::try_from(millis % 1000).unwrap_or(0) * 1_000_000;
-        Uuid::new_v7(uuid::Timestamp::from_unix(&*self.0, millis / 1000, nanos))
+        EventId::of(Uuid::new_v7(uuid::Timestamp::from_unix(&*self.0, millis / 1000, nanos)))
     }
 }
 
@@ -143,7 +144,7 @@ pub struct Event {
     #[serde(rename = "agent_id")]
     pub partition: String,
     /// A `UUIDv7`: ids sort by time.
-    pub event_id: Uuid,
+    pub event_id: EventId,
     /// The event's name.
     pub event_type: String,
     /// Who caused it.
@@ -162,7 +163,7 @@ pub struct EventPage {
     /// The events.
     pub events: Vec<Event>,
     /// The event after which the next page begins; `None` at the end.
-    pub next: Option<Uuid>,
+    pub next: Option<EventId>,
 }
 
 /// What an agent posts: a name, JSON, and perhaps an id of its own that makes the posting idempotent.
@@ -215,7 +216,7 @@ pub struct Marker {
     #[serde(rename = "event_id")]
     pub sort_key: String,
     /// The event that this id stands for.
-    pub marks: Uuid,
+    pub marks: EventId,
     /// Epoch seconds at which DynamoDB removes the row: together with its event.
     pub expires_at: i64,
 }

@@ -1,11 +1,11 @@
 //! The fleet at a glance: the summary that each complete sweep writes, for the page and for a channel's `hello`.
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::agent::{AgentId, AgentName, AgentState};
 use super::concern::Concern;
 use super::heartbeat::Health;
+use super::ids::BoardId;
 use super::watch::Watched;
 use crate::time::Timestamp;
 
@@ -89,7 +89,7 @@ impl Counts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardCounts {
     /// Which; none for agents without a board.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Its agents that are not live.
     #[serde(flatten)]
     pub counts: Counts,
@@ -103,7 +103,7 @@ pub struct Named {
     /// Its name: a stranger's text.
     pub name: AgentName,
     /// Its board.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// What was told.
     pub concern: Concern,
 }
@@ -140,7 +140,7 @@ pub struct Fleet {
 impl Fleet {
     /// What of it is this board's: its agents that are not live, which alone are counted by board.
     #[must_use]
-    pub fn of_board(self, board_id: Uuid) -> Self {
+    pub fn of_board(self, board_id: BoardId) -> Self {
         let mut boards = self.boards;
         boards.retain(|board| board.board_id == Some(board_id));
         let mut told = self.told;

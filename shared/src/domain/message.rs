@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::agent::AgentId;
 use super::channel::{Channel, ChannelId};
 use super::concern::Concern;
+use super::ids::BoardId;
 use super::notification::{Notification, message_type};
 use super::pace::Incident;
 use super::watch::{Cause, Change, Watched};
@@ -38,7 +38,7 @@ pub struct Member {
     /// Its name: a stranger's text.
     pub name: String,
     /// Its board.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// The concern that began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<Concern>,
@@ -82,7 +82,7 @@ pub struct Details {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// The board.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// The concern.
     pub concern: Concern,
     /// Whether it begins.
@@ -149,7 +149,7 @@ pub enum Content {
         /// Why.
         reason: String,
         /// Its board: others do not hear of it.
-        board_id: Option<Uuid>,
+        board_id: Option<BoardId>,
     },
 }
 
@@ -170,7 +170,7 @@ pub struct Message {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// Of this board alone.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Of these concerns alone; all without.
     pub concerns: Option<&'a Channel>,
 }
@@ -181,11 +181,11 @@ impl View<'_> {
 
     /// What of the messages an operator of this board sees, or of all.
     #[must_use]
-    pub const fn of_board(board_id: Option<Uuid>) -> View<'static> {
+    pub const fn of_board(board_id: Option<BoardId>) -> View<'static> {
         View { board_id, concerns: None }
     }
 
-    fn board(&self, board_id: Option<Uuid>) -> bool {
+    fn board(&self, board_id: Option<BoardId>) -> bool {
         self.board_id.is_none() || self.board_id == board_id
     }
 
@@ -249,8 +249,8 @@ impl Details {
 
 /// The tallies and the named agents of a message about several.
 #[must_use]
-pub fn group(members: Vec<Member>, boards_with_channels: &[Uuid]) -> (Vec<Tally>, Vec<Member>) {
-    let mut counts: BTreeMap<(Option<Uuid>, Concern, bool), u64> = BTreeMap::new();
+pub fn group(members: Vec<Member>, boards_with_channels: &[BoardId]) -> (Vec<Tally>, Vec<Member>) {
+    let mut counts: BTreeMap<(Option<BoardId>, Concern, bool), u64> = BTreeMap::new();
     for member in &members {
         for (concern, begins) in [(member.began, true), (member.ended, false)] {
             if let Some(concern) = concern {
@@ -262,7 +262,7 @@ pub fn group(members: Vec<Member>, boards_with_channels: &[Uuid]) -> (Vec<Tally>
     let tallies =
         tallies.map(|((board_id, concern, begins), agents)| Tally { board_id, concern, begins, agents });
     let of_each = NAMED.min(HELD / boards_with_channels.len().max(1));
-    let mut named: BTreeMap<Uuid, usize> = BTreeMap::new();
+    let mut named: BTreeMap<BoardId, usize> = BTreeMap::new();
     let mut held = Vec::new();
     for (place, member) in members.into_iter().enumerate() {
         let board = member.board_id.filter(|board| boards_with_channels.contains(board));
@@ -424,7 +424,7 @@ fn about_fleet(
 
 /// The boards with the most agents.
 fn boards(begins: bool, tallies: &[Tally]) -> Value {
-    let mut counts: BTreeMap<Option<Uuid>, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<Option<BoardId>, u64> = BTreeMap::new();
     for tally in tallies.iter().filter(|tally| tally.begins == begins) {
         *counts.entry(tally.board_id).or_default() += tally.agents;
     }

@@ -1,14 +1,12 @@
 //! How agents come into being and are let in.
 
-use uuid::Uuid;
-
 use super::agent::{Agent, AgentId, AgentName, AgentState};
 use super::check_in::HealthReport;
 use super::credential::{ApiKey, KeyId};
 use super::event::Actor;
 use super::heartbeat::HeartbeatConfig;
+use super::ids::{BoardId, NamespaceId};
 use super::report::Report;
-use super::row_ids::NamespaceId;
 use super::token::TokenRow;
 use crate::time::Timestamp;
 
@@ -18,7 +16,7 @@ pub struct NewAgent {
     /// Display name.
     pub name: AgentName,
     /// The group it belongs to.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// How often it sends a heartbeat.
     pub heartbeat: HeartbeatConfig,
 }
@@ -31,7 +29,7 @@ pub struct NewEnrolled<'a> {
     /// Display name.
     pub name: AgentName,
     /// The group it belongs to.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Whether it is active at once. Else its creation is not a heartbeat.
     pub approved: bool,
     /// What the first heartbeat says.
@@ -47,7 +45,7 @@ pub struct NewEnrolled<'a> {
 impl NewEnrolled<'_> {
     /// The key id of the name: the same (namespace, board, name) is always the same agent.
     #[must_use]
-    pub fn key_id(namespace: NamespaceId, board_id: Option<Uuid>, name: &AgentName) -> KeyId {
+    pub fn key_id(namespace: NamespaceId, board_id: Option<BoardId>, name: &AgentName) -> KeyId {
         let board = board_id.map(|board_id| board_id.to_string()).unwrap_or_default();
         KeyId::of_name(&namespace.to_string(), &board, name.as_str())
     }

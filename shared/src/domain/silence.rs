@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::agent::AgentId;
+use super::ids::BoardId;
 use crate::time::Timestamp;
 
 /// The most silences of a deployment.
@@ -19,7 +20,7 @@ pub enum Scope {
     /// One agent.
     Agent(AgentId),
     /// The agents of a board.
-    Board(Uuid),
+    Board(BoardId),
     /// All agents.
     All,
 }
@@ -33,7 +34,7 @@ pub struct Silence {
     pub scope: Scope,
     /// The board whose operators may see and end it; absent = only those of all boards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Why, in an operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -52,7 +53,7 @@ impl Silence {
 
     /// Whether nothing is told of this agent now.
     #[must_use]
-    pub fn covers(&self, agent_id: AgentId, board_id: Option<Uuid>, now: Timestamp) -> bool {
+    pub fn covers(&self, agent_id: AgentId, board_id: Option<BoardId>, now: Timestamp) -> bool {
         let is_meant = match self.scope {
             Scope::Agent(silent) => silent == agent_id,
             Scope::Board(silent) => Some(silent) == board_id,

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::domain::agent::AgentId;
 use crate::domain::credential::{KeyDigest, Token, TokenKind};
 use crate::domain::event::Actor;
-use crate::domain::row_ids::NamespaceId;
+use crate::domain::ids::{BoardId, NamespaceId, TokenId};
 use crate::time::Timestamp;
 
 /// Said where a token is good for one board, and something of another is meant.
@@ -31,9 +30,9 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operator {
     /// The token's id.
-    pub token_id: Uuid,
+    pub token_id: TokenId,
     /// The board outside of which the token reaches nothing; `None` reaches everything.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
 }
 
 impl Operator {
@@ -45,7 +44,7 @@ impl Operator {
 
     /// Whether it reaches what belongs to this board, or to none.
     #[must_use]
-    pub fn reaches(&self, board_id: Option<Uuid>) -> bool {
+    pub fn reaches(&self, board_id: Option<BoardId>) -> bool {
         self.board_id.is_none() || self.board_id == board_id
     }
 }
@@ -54,7 +53,7 @@ impl Operator {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
     /// Derived from the token's key id; public.
-    pub token_id: Uuid,
+    pub token_id: TokenId,
     /// What it may do.
     pub token_kind: TokenKind,
     /// The token's digest.
@@ -67,7 +66,7 @@ pub struct TokenRow {
     pub role: Option<Role>,
     /// The only board it lets agents into, or that an operator's token reaches; absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// Whether it lets in more than one agent.
     pub reusable: bool,
     /// Whether the agents it creates are active at once.
@@ -104,7 +103,7 @@ impl TokenRow {
     ///
     /// # Errors
     /// It is for another board, in words.
-    pub fn admit(&self, board_id: Option<Uuid>) -> Result<(), &'static str> {
+    pub fn admit(&self, board_id: Option<BoardId>) -> Result<(), &'static str> {
         match (self.board_id, board_id) {
             (Some(own), Some(asked)) if own != asked => Err(OTHER_BOARD),
             _ => Ok(()),
@@ -148,13 +147,13 @@ pub struct TokenRequest {
     /// `role`, of an operator's token.
     pub role: Option<Role>,
     /// `board_id`; `None` with `all_boards`.
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// `reusable`.
     pub reusable: bool,
     /// `approved`.
     pub pre_approved: bool,
     /// `succeeds`: the id of an older enrollment token, whose namespace this one continues.
-    pub succeeds: Option<Uuid>,
+    pub succeeds: Option<TokenId>,
 }
 
 impl TokenRequest {

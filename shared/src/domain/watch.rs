@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::agent::{self, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE};
 use super::concern::{Concern, Told};
 use super::directive::{Action, Directive};
 use super::hearing::{BlindWindow, extension};
 use super::heartbeat::Health;
-use super::row_ids;
+use super::ids;
+use super::ids::BoardId;
 use crate::time::Timestamp;
 
 /// The shortest silence that is told: within two sweeps nobody can tell a dead agent from deafness.
@@ -43,8 +43,8 @@ pub struct Watched {
     /// Display name.
     pub agent_name: AgentName,
     /// The group it belongs to.
-    #[serde(default, with = "row_ids::board")]
-    pub board_id: Option<Uuid>,
+    #[serde(default, with = "ids::board")]
+    pub board_id: Option<BoardId>,
     /// Who may act.
     pub agent_state: AgentState,
     /// Milliseconds between its heartbeats.

@@ -2,7 +2,6 @@
 
 use lambda_http::http::HeaderMap;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::app::App;
 use super::refusal_cache::CachedRefusal;
@@ -11,6 +10,7 @@ use crate::domain::change::Changed;
 use crate::domain::check_in::{Call, Caller, CheckIn};
 use crate::domain::credential::{ApiKey, Credential, Token, TokenKind};
 use crate::domain::event::Actor;
+use crate::domain::ids::BoardId;
 use crate::domain::rate_limit::Quota;
 use crate::domain::token::{OTHER_BOARD, Operator, Role, TokenRow};
 use crate::time::Timestamp;
@@ -217,7 +217,7 @@ impl App {
     pub async fn token_for_registration(
         &self,
         token: &Token,
-        board_id: Option<Uuid>,
+        board_id: Option<BoardId>,
         now: Timestamp,
     ) -> Result<TokenRow, ApiError> {
         let row = self.current_token(token).await?;
@@ -256,7 +256,7 @@ impl App {
 ///
 /// # Errors
 /// 403.
-pub fn reach(operator: Operator, board_id: Option<Uuid>) -> Result<(), ErrorKind> {
+pub fn reach(operator: Operator, board_id: Option<BoardId>) -> Result<(), ErrorKind> {
     if operator.reaches(board_id) { Ok(()) } else { Err(ErrorKind::Forbidden(OTHER_BOARD)) }
 }
 

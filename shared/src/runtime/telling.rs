@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::app::App;
 use crate::domain::channel::{Channel, ChannelState};
@@ -14,6 +13,7 @@ use crate::domain::concern::{Concern, Told};
 use crate::domain::failure::StoreError;
 use crate::domain::fleet::{BOARDS, BoardCounts, Fleet, NAMED};
 use crate::domain::hearing::{DeafNews, Hearing};
+use crate::domain::ids::BoardId;
 use crate::domain::message::{Around, Content, Details, Member, Message, group};
 use crate::domain::pace::Pace;
 use crate::domain::silence::Silence;
@@ -190,7 +190,7 @@ impl<'a> Teller<'a> {
             .partition(|sighting| !self.is_silenced(sighting.watched.agent_id, sighting.watched.board_id))
     }
 
-    fn is_silenced(&self, agent_id: crate::domain::agent::AgentId, board_id: Option<Uuid>) -> bool {
+    fn is_silenced(&self, agent_id: crate::domain::agent::AgentId, board_id: Option<BoardId>) -> bool {
         self.silences.iter().any(|silence| silence.covers(agent_id, board_id, self.now))
     }
 
@@ -302,8 +302,8 @@ impl<'a> Teller<'a> {
         Message { seq: self.control.seq + 1, at: self.now, base_url, content }
     }
 
-    fn boards_with_channels(&self) -> Vec<Uuid> {
-        let boards: BTreeSet<Uuid> = self.channels.iter().filter_map(|channel| channel.board_id).collect();
+    fn boards_with_channels(&self) -> Vec<BoardId> {
+        let boards: BTreeSet<BoardId> = self.channels.iter().filter_map(|channel| channel.board_id).collect();
         boards.into_iter().collect()
     }
 

@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
-use uuid::Uuid;
 
 use crate::domain::credential::Token;
+use crate::domain::ids::TokenId;
 use crate::domain::token::TokenRow;
 use crate::time::Timestamp;
 
@@ -20,7 +20,7 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(1);
 /// The enrollment tokens of one environment, bounded.
 #[derive(Debug)]
 pub struct TokenCache {
-    rows: Mutex<LruCache<Uuid, (TokenRow, Timestamp)>>,
+    rows: Mutex<LruCache<TokenId, (TokenRow, Timestamp)>>,
 }
 
 impl Default for TokenCache {

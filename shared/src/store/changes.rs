@@ -5,7 +5,6 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem};
 use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::expression::Expression;
 use super::{Gone, Races, Store, Transaction};
@@ -19,6 +18,7 @@ use crate::domain::directive::{Action, Directive, NewDirective};
 use crate::domain::event::{Actor, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
+use crate::domain::ids::BoardId;
 use crate::domain::token::Operator;
 use crate::time::Timestamp;
 
@@ -155,7 +155,7 @@ impl Patch {
         let mut change = Change::of(agent, kind::AGENT_UPDATED, now);
         let name = |name: &AgentName| Some(string(name.as_str()));
         change.edit("agent_name", "name", |agent| &mut agent.agent_name, self.name.as_ref(), name);
-        let board = |board_id: &Option<Uuid>| board_id.map(|board_id| binary(board_id.as_bytes()));
+        let board = |board_id: &Option<BoardId>| board_id.map(|board_id| binary(board_id.as_bytes()));
         change.edit("board_id", "board_id", |agent| &mut agent.board_id, self.board_id.as_ref(), board);
         let limit = |limit: &Option<u32>| limit.map(number);
         let wanted = self.rate_limit.as_ref();

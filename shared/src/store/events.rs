@@ -8,7 +8,6 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, Put, PutRequest, ReturnValuesOnConditionCheckFailure, TransactWriteItem, WriteRequest,
 };
 use futures_util::future::join_all;
-use uuid::Uuid;
 
 use super::{Races, Store, Transaction};
 use super::{broken, failure, from_item, number, service_failure, string, to_item, transact};
@@ -16,6 +15,7 @@ use crate::domain::agent::AgentId;
 use crate::domain::event::EventPage;
 use crate::domain::event::{Actor, Event, Marker, Posting, expiry};
 use crate::domain::failure::StoreError;
+use crate::domain::ids::EventId;
 use crate::time::Timestamp;
 
 /// How often a batch is sent, or what DynamoDB left unprocessed of it, and the pause before the second time.
@@ -35,7 +35,7 @@ impl Store {
         &self,
         agent_id: AgentId,
         event_type: Option<&str>,
-        before: Option<Uuid>,
+        before: Option<EventId>,
         limit: usize,
         now: Timestamp,
     ) -> Result<EventPage, StoreError> {
@@ -80,7 +80,7 @@ impl Store {
             match more {
                 None => return Ok(EventPage { events, next: None }),
                 Some(last) if read >= READ_PER_PAGE => {
-                    return Ok(EventPage { events, next: Uuid::parse_str(&last).ok() });
+                    return Ok(EventPage { events, next: EventId::parse(&last) });
                 }
                 Some(last) => before = last,
             }
@@ -98,7 +98,7 @@ impl Store {
         agent_id: AgentId,
         postings: Vec<Posting>,
         now: Timestamp,
-    ) -> Vec<Result<Uuid, StoreError>> {
+    ) -> Vec<Result<EventId, StoreError>> {
         let (mut plain, mut marked) = (Vec::new(), Vec::new());
         for (place, posting) in postings.into_iter().enumerate() {
             let event = Event {
@@ -124,7 +124,7 @@ impl Store {
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    async fn put_plain(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<Uuid, StoreError>)> {
+    async fn put_plain(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<EventId, StoreError>)> {
         match events.as_slice() {
             [] => Vec::new(),
             [(place, event)] => vec![(*place, self.put_one(event).await)],
@@ -132,7 +132,7 @@ impl Store {
         }
     }
 
-    async fn put_one(&self, event: &Event) -> Result<Uuid, StoreError> {
+    async fn put_one(&self, event: &Event) -> Result<EventId, StoreError> {
         let mut races = Races::default();
         while races.again().await {
             let request = self
@@ -155,10 +155,11 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    async fn put_batch(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<Uuid, StoreError>)> {
-        let ids: Vec<(usize, Uuid)> = events.iter().map(|(place, event)| (*place, event.event_id)).collect();
+    async fn put_batch(&self, events: Vec<(usize, Event)>) -> Vec<(usize, Result<EventId, StoreError>)> {
+        let ids: Vec<(usize, EventId)> =
+            events.iter().map(|(place, event)| (*place, event.event_id)).collect();
         let left = self.write_batch(events.iter().map(|(_, event)| event)).await;
-        let outcome = |event_id: Uuid| match &left {
+        let outcome = |event_id: EventId| match &left {
             Ok(left) if left.contains(&event_id) => {
                 Err(StoreError::Unavailable("the batch was not taken whole".to_owned()))
             }
@@ -170,7 +171,7 @@ impl Store {
     }
 
     /// Writes a batch of at most 25 events; the answer is the ids of those that DynamoDB did not take.
-    async fn write_batch(&self, events: impl Iterator<Item = &Event>) -> Result<Vec<Uuid>, StoreError> {
+    async fn write_batch(&self, events: impl Iterator<Item = &Event>) -> Result<Vec<EventId>, StoreError> {
         let mut requests = Vec::new();
         for event in events {
             let put = PutRequest::builder().set_item(Some(to_item(event)?)).build().map_err(broken)?;
@@ -198,13 +199,13 @@ impl Store {
         }
         let event_id = |request: WriteRequest| {
             let id = request.put_request?.item.remove("event_id")?;
-            Uuid::parse_str(id.as_s().ok()?).ok()
+            EventId::parse(id.as_s().ok()?)
         };
         Ok(requests.into_iter().filter_map(event_id).collect())
     }
 
     /// Stores an event and its marker, or finds the event that the same id stored before.
-    async fn put_once(&self, event: &Event, own_id: &str, now: Timestamp) -> Result<Uuid, StoreError> {
+    async fn put_once(&self, event: &Event, own_id: &str, now: Timestamp) -> Result<EventId, StoreError> {
         let marker = event.marker(own_id);
         let mut races = Races::default();
         while races.again().await {

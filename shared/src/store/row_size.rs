@@ -22,9 +22,9 @@ use crate::domain::concern::Told;
 use crate::domain::credential::ApiKey;
 use crate::domain::directive::{Action, NewDirective};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
+use crate::domain::ids::{BoardId, NamespaceId, TokenId};
 use crate::domain::rate_limit::Window;
 use crate::domain::report::Report;
-use crate::domain::row_ids::NamespaceId;
 use crate::domain::watch::{Rules, Watched};
 use crate::time::Timestamp;
 
@@ -75,13 +75,14 @@ impl Life {
     fn begin(
         creation: Creation,
         name: AgentName,
-        board: Option<Uuid>,
+        board: Option<BoardId>,
         requests: u64,
         now: Timestamp,
     ) -> Self {
         let key = ApiKey::generate();
         let pending = Agent::pending(&key, name, board, HeartbeatConfig::default(), now, DAY);
-        let enrolled = Agent { namespace_id: Some(NamespaceId::of_token(Uuid::max())), ..pending.clone() };
+        let enrolled =
+            Agent { namespace_id: Some(NamespaceId::of_token(TokenId::of(Uuid::max()))), ..pending.clone() };
         let agent = match creation {
             Creation::Registered => pending,
             Creation::CreatedActive => pending.activated(now),
@@ -231,7 +232,8 @@ fn any_creation() -> impl Strategy<Value = Creation> {
 }
 
 fn any_patch() -> impl Strategy<Value = Patch> {
-    let board = prop::option::of(prop::option::of(any::<u128>().prop_map(Uuid::from_u128)));
+    let board =
+        prop::option::of(prop::option::of(any::<u128>().prop_map(|id| BoardId::of(Uuid::from_u128(id)))));
     let limit = prop::option::of(prop::option::of(1..=LIMIT));
     let stall = prop::option::of(prop::option::of((60_u64..=604_800).prop_map(Duration::from_secs)));
     (prop::option::of(any_name()), board, prop::option::of(any_heartbeat_config()), limit, stall).prop_map(
@@ -282,7 +284,7 @@ proptest! {
     fn no_life_makes_a_row_that_is_larger_than_the_largest(
         creation in any_creation(),
         name in any_name(),
-        board in prop::option::of(any::<u128>().prop_map(Uuid::from_u128)),
+        board in prop::option::of(any::<u128>().prop_map(|id| BoardId::of(Uuid::from_u128(id)))),
         // A thousand calls a second for ten years.
         requests in 0..=315_360_000_000_u64,
         begin in 1_700_000_000_000..=9_900_000_000_000_i64,
@@ -304,7 +306,7 @@ fn the_largest_row_is_made_by_these_calls() {
     // Such that the last windows have the longest names, b11 and b12.
     let begin = Timestamp::from_millis(1_700_000_300_000);
     let unapproved = Creation::EnrolledUnapproved;
-    let mut life = Life::begin(unapproved, name, Some(Uuid::max()), 315_360_000_000, begin);
+    let mut life = Life::begin(unapproved, name, Some(BoardId::of(Uuid::max())), 315_360_000_000, begin);
     life.step(&Step::Change(StateChange::Approve));
     let longest = HeartbeatConfig::from_seconds(
         Some(HeartbeatConfig::LONGEST_INTERVAL),

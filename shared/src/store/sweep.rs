@@ -13,7 +13,6 @@ use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::expression::Expression;
 use super::{Item, Store, Transaction};
@@ -26,6 +25,7 @@ use crate::domain::failure::StoreError;
 use crate::domain::fleet::{Counts, NAMED, Named};
 use crate::domain::hearing::BlindWindow;
 use crate::domain::heartbeat::Health;
+use crate::domain::ids::BoardId;
 use crate::domain::watch::{Change, Overdue, Rules, Watched};
 use crate::time::Timestamp;
 
@@ -75,7 +75,7 @@ pub struct Sweep {
     /// The fleet's counts, and those of its boards' agents that are not live.
     pub counts: Counts,
     /// See `counts`.
-    pub boards: BTreeMap<Option<Uuid>, Counts>,
+    pub boards: BTreeMap<Option<BoardId>, Counts>,
     /// Agents of which something was told before, at most [`NAMED`].
     pub told: Vec<Named>,
     /// How many there are.

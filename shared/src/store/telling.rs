@@ -9,7 +9,6 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{Item, Races, Store, Transaction, Write};
 use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
@@ -20,6 +19,7 @@ use crate::domain::event::{Actor, Event, expiry, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::fleet::Fleet;
 use crate::domain::hearing::Hearing;
+use crate::domain::ids::BoardId;
 use crate::domain::message::{Message, View};
 use crate::domain::notification::{CONTROL, MESSAGES, seq_key};
 use crate::domain::pace::Pace;
@@ -81,7 +81,7 @@ pub struct Gone {
     pub agent_name: AgentName,
     /// Its board.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub board_id: Option<Uuid>,
+    pub board_id: Option<BoardId>,
     /// What was told of it.
     pub alerted: Told,
 }

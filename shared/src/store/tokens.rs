@@ -2,7 +2,6 @@
 
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Item, Races, Store, Transaction, Write};
 use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
@@ -10,6 +9,7 @@ use crate::domain::change::Changed;
 use crate::domain::credential::{Token, TokenKind};
 use crate::domain::event::{Actor, Event, kind};
 use crate::domain::failure::StoreError;
+use crate::domain::ids::TokenId;
 use crate::domain::token::{MintedToken, Operator, TokenRequest, TokenRow};
 use crate::time::Timestamp;
 
@@ -83,7 +83,7 @@ impl Store {
         Ok(row.filter(|row| row.is_of(token)))
     }
 
-    async fn token_row(&self, token_id: Uuid) -> Result<Option<TokenRow>, StoreError> {
+    async fn token_row(&self, token_id: TokenId) -> Result<Option<TokenRow>, StoreError> {
         let request = self
             .client
             .get_item()
@@ -157,7 +157,7 @@ impl Store {
     /// [`StoreError::Contended`] after every lost race.
     pub async fn delete_token(
         &self,
-        token_id: Uuid,
+        token_id: TokenId,
         operator: Operator,
         now: Timestamp,
     ) -> Result<Changed<()>, StoreError> {

@@ -18,6 +18,7 @@ use crate::domain::channel::{
 };
 use crate::domain::concern::Concern;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryState};
+use crate::domain::ids::BoardId;
 use crate::time::Timestamp;
 
 /// What is asked for, the address, and the secret that a webhook signs by: the caller's, or a new one.
@@ -55,7 +56,7 @@ pub fn new_channel(body: &Object<'_>, allowed: WebhookTargets) -> Result<NewChan
         kind,
         label: label(body)?,
         concerns: concerns(body)?.unwrap_or_else(|| Concern::HEARD.to_vec()),
-        board_id: body.uuid("board_id")?,
+        board_id: body.uuid("board_id")?.map(BoardId::of),
         target: target.shown(),
     };
     Ok(NewChannel { request, url: target.url().to_string(), secret })
@@ -87,7 +88,7 @@ pub fn channel_change(body: &Object<'_>, allowed: WebhookTargets) -> Result<Chan
     let patch = ChannelPatch {
         label: if body.has("label") { Some(label(body)?) } else { None },
         concerns: concerns(body)?,
-        board_id: if body.has("board_id") { Some(body.uuid("board_id")?) } else { None },
+        board_id: if body.has("board_id") { Some(body.uuid("board_id")?.map(BoardId::of)) } else { None },
         target: target.as_ref().map(Target::shown),
         channel_state,
     };
@@ -163,7 +164,7 @@ pub struct ChannelRead<'a> {
     kind: ChannelKind,
     label: Option<&'a str>,
     concerns: &'a [Concern],
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     target: &'a str,
     state: ChannelState,
     disabled_reason: Option<&'a str>,

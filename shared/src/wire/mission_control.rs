@@ -8,6 +8,7 @@ use crate::domain::agent::{Agent, AgentId, AgentState};
 use crate::domain::credential::{ApiKey, TokenKind};
 use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::Health;
+use crate::domain::ids::{BoardId, TokenId};
 use crate::domain::silence::{Scope, Silence};
 use crate::domain::token::{MintedToken, Role, TokenRow};
 use crate::domain::workspace::Workspace;
@@ -20,7 +21,7 @@ use crate::wire::fields;
 /// An agent as Mission Control shows it: 15 keys, always present, null where unknown.
 #[derive(Serialize)]
 pub struct AgentRead<'a> {
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     name: &'a str,
     status: &'static str,
     heartbeat_config: HeartbeatConfigRead,
@@ -209,11 +210,11 @@ impl<'a> AgentWithKey<'a> {
 /// A token without what is secret of it.
 #[derive(Serialize)]
 pub struct TokenRead<'a> {
-    id: Uuid,
+    id: TokenId,
     kind: TokenKind,
     label: Option<&'a str>,
     role: Option<Role>,
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     reusable: bool,
     approved: bool,
     created_at: String,
@@ -265,7 +266,7 @@ impl<'a> Minted<'a> {
 pub struct SilenceRead<'a> {
     id: Uuid,
     agent_id: Option<AgentId>,
-    board_id: Option<Uuid>,
+    board_id: Option<BoardId>,
     all: bool,
     reason: Option<&'a str>,
     created_at: String,

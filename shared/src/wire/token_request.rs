@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::error::Invalid;
 use super::json::Object;
 use crate::domain::credential::TokenKind;
+use crate::domain::ids::{BoardId, TokenId};
 use crate::domain::token::{Role, TokenRequest};
 
 /// Reads and checks a request.
@@ -15,7 +14,7 @@ use crate::domain::token::{Role, TokenRequest};
 /// Names the field that breaks its rule.
 ///
 /// `own_board` is that of the operator who asks: a token that names none is then for it.
-pub fn token_request(body: &Object<'_>, own_board: Option<Uuid>) -> Result<TokenRequest, Invalid> {
+pub fn token_request(body: &Object<'_>, own_board: Option<BoardId>) -> Result<TokenRequest, Invalid> {
     let kind = match body.string("kind")?.as_deref() {
         Some("operator") => TokenKind::Operator,
         Some("enrollment") => TokenKind::Enrollment,
@@ -38,7 +37,7 @@ pub fn token_request(body: &Object<'_>, own_board: Option<Uuid>) -> Result<Token
         Some(_) => return Err(body.invalid("expires_in_seconds", "must be 1 to 315360000 seconds")),
     };
     let all_boards = body.boolean("all_boards")?.unwrap_or(false);
-    let board_id = body.uuid("board_id")?.or(own_board.filter(|_| !all_boards));
+    let board_id = body.uuid("board_id")?.map(BoardId::of).or(own_board.filter(|_| !all_boards));
     match kind {
         TokenKind::Enrollment if board_id.is_some() == all_boards => {
             return Err(
@@ -59,7 +58,7 @@ pub fn token_request(body: &Object<'_>, own_board: Option<Uuid>) -> Result<Token
             return Err(body.invalid("role", "only an operator token has a role"));
         }
     };
-    let succeeds = body.uuid("succeeds")?;
+    let succeeds = body.uuid("succeeds")?.map(TokenId::of);
     if succeeds.is_some() && kind == TokenKind::Operator {
         return Err(body.invalid("succeeds", "only an enrollment token succeeds another"));
     }
