@@ -4,7 +4,7 @@ use lambda_http::Request;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::config::Setting::{AgentsTable, EventsTable, TokensTable};
-use shared::domain::event::{self, Actor, Event};
+use shared::domain::event::{Actor, Event, EventType};
 use shared::domain::ids::EventId;
 use shared::runtime::app::App;
 use shared::runtime::callers::{NO_SUCH_AGENT, reach};
@@ -24,7 +24,7 @@ pub const FUNCTION: Endpoint = Endpoint {
 
 /// The query string: only events of this type, only those before this one, and how many at most.
 struct ListEvents {
-    event_type: Option<String>,
+    event_type: Option<EventType>,
     before: Option<EventId>,
     limit: usize,
 }
@@ -32,12 +32,12 @@ struct ListEvents {
 impl ListEvents {
     fn read(request: &Request) -> Result<Self, Invalid> {
         let query = Query::of(request);
-        let event_type = query.text("type").map(str::to_owned);
-        if event_type.as_deref().is_some_and(|name| !event::is_type(name)) {
-            return Err(invalid_query("type", "must be the name of an event"));
-        }
+        let event_type = query.text("type").map(|name| {
+            EventType::parse(name.to_owned())
+                .map_err(|_| invalid_query("type", "must be the name of an event"))
+        });
         Ok(Self {
-            event_type,
+            event_type: event_type.transpose()?,
             before: query.uuid("before")?.map(EventId::of),
             limit: query.count("limit", 1, 200)?.unwrap_or(50),
         })
@@ -64,7 +64,7 @@ impl<'a> EventRead<'a> {
     fn of(event: &'a Event) -> serde_json::Result<Self> {
         Ok(Self {
             id: event.event_id,
-            event_type: &event.event_type,
+            event_type: event.event_type.as_str(),
             at: event.created_at.to_string(),
             actor: event.actor,
             payload: serde_json::from_str(&event.payload)?,
@@ -84,7 +84,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         // A deleted agent's board is not known any more.
         reach(viewer, app.existing(agent_id, now).await?.board_id)?;
     }
-    let event_type = list.event_type.as_deref();
+    let event_type = list.event_type.as_ref();
     let page = app.store.events_before(agent_id, event_type, list.before, list.limit, now).await?;
     if page.events.is_empty() && app.store.agent(agent_id, now).await?.is_none() {
         let any = app.store.events_before(agent_id, None, None, 1, now).await?;

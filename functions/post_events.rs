@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use shared::config::Setting::{AgentsTable, EventRetention, EventsTable, RateLimit, SystemEventRetention};
 use shared::domain::agent::AgentId;
 use shared::domain::check_in::{Call, Caller};
-use shared::domain::event::{DEPTH_LIMIT, PAYLOAD_LIMIT, Posting, check_own_id, check_type, depth};
+use shared::domain::event::{DEPTH_LIMIT, EventType, PAYLOAD_LIMIT, Posting, check_own_id, depth};
 use shared::domain::ids::EventId;
 use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
@@ -53,7 +53,7 @@ impl Postings {
 fn posting(body: &Object<'_>) -> Result<Posting, ErrorKind> {
     body.refuse_spellings(&[("data", "payload"), ("type", "event")])?;
     let event_type = body.string("event")?.ok_or_else(|| body.invalid("event", "is required"))?;
-    check_type(&event_type).map_err(|problem| body.invalid("event", problem))?;
+    let event_type = EventType::posted(event_type).map_err(|problem| body.invalid("event", problem))?;
     let payload = body.raw("payload").map_or("null", RawValue::get);
     if payload.len() > PAYLOAD_LIMIT {
         let problem = format!("{}: must have at most 16 KiB", body.path("payload"));
@@ -117,7 +117,7 @@ async fn post_one(
     let event_id =
         stored.into_iter().next().ok_or_else(|| ErrorKind::Internal("no outcome".to_owned()))??;
     let payload = serde_json::from_str(&posting.payload).map_err(ErrorKind::encoding)?;
-    Ok(envelope::data(&Posted { event: &posting.event_type, payload, event_id })?)
+    Ok(envelope::data(&Posted { event: posting.event_type.as_str(), payload, event_id })?)
 }
 
 async fn post_batch(

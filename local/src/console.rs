@@ -9,6 +9,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use serde_json::Value;
+use shared::domain::event::EventType;
 use shared::domain::event::kind::{AGENT_NEVER_SEEN, AGENT_OFFLINE, AGENT_ONLINE};
 use shared::domain::message::{Message, View};
 use shared::domain::notification::{MESSAGES, Notification};
@@ -106,7 +107,7 @@ fn line_of(message: &Message) -> Option<String> {
 /// An agent that died or is back.
 #[derive(Debug)]
 struct Transition {
-    event_type: String,
+    event_type: EventType,
     agent_id: String,
     payload: Value,
     /// The table of the agent's own row.
@@ -119,9 +120,10 @@ impl Transition {
         let row = writes.iter().find_map(|write| write["Update"]["TableName"].as_str());
         writes.iter().find_map(|write| {
             let text = |name: &str| write["Put"]["Item"][name]["S"].as_str();
-            let event_type = text("event_type")?;
-            [AGENT_OFFLINE, AGENT_NEVER_SEEN, AGENT_ONLINE].contains(&event_type).then(|| Self {
-                event_type: event_type.to_owned(),
+            let name = text("event_type")?;
+            let is_it = |event_type: &EventType| event_type.as_str() == name;
+            [AGENT_OFFLINE, AGENT_NEVER_SEEN, AGENT_ONLINE].into_iter().find(is_it).map(|event_type| Self {
+                event_type,
                 agent_id: text("agent_id").unwrap_or_default().to_owned(),
                 payload: text("payload").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
                 agents: row.map(str::to_owned),
@@ -145,11 +147,14 @@ impl Transition {
         let Self { event_type, agent_id, payload, .. } = self;
         let short_id = agent_id.split('-').next().unwrap_or_default();
         let said = |field: &str| payload[field].as_str().unwrap_or("?");
-        let why = match event_type.as_str() {
-            AGENT_ONLINE => String::new(),
-            AGENT_NEVER_SEEN => format!(": verified at {} and never seen", said("verified_at")),
-            _ => format!(": {}, last seen at {}", said("reason"), said("last_seen_at")),
+        let why = if *event_type == AGENT_ONLINE {
+            String::new()
+        } else if *event_type == AGENT_NEVER_SEEN {
+            format!(": verified at {} and never seen", said("verified_at"))
+        } else {
+            format!(": {}, last seen at {}", said("reason"), said("last_seen_at"))
         };
+        let event_type = event_type.as_str();
         format!("{event_type} {:?} ({short_id}){why}", name.unwrap_or_default())
     }
 }
@@ -160,9 +165,9 @@ mod tests {
 
     use super::*;
 
-    fn transition(event_type: &str, payload: Value) -> Transition {
+    fn transition(event_type: EventType, payload: Value) -> Transition {
         Transition {
-            event_type: event_type.to_owned(),
+            event_type,
             agent_id: "c235d4a1-5dc3-811c-901c-167e2f9b5eb9".to_owned(),
             payload,
             agents: None,

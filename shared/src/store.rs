@@ -48,7 +48,7 @@ pub use self::sweep::{Sighting, Sweep, SweepReport, SweepSettings};
 pub use self::telling::{Control, Gone, Mark, Telling};
 
 use crate::config::{Config, Given, Tables};
-use crate::domain::event::{Actor, Event, EventIds, expiry};
+use crate::domain::event::{Actor, Event, EventIds, EventType, expiry};
 use crate::domain::failure::StoreError;
 use crate::time::Timestamp;
 
@@ -117,7 +117,7 @@ impl Store {
     fn record(
         &self,
         partition: impl ToString,
-        event_type: &str,
+        event_type: EventType,
         actor: Actor,
         payload: &Value,
         now: Timestamp,
@@ -125,7 +125,7 @@ impl Store {
         Event {
             partition: partition.to_string(),
             event_id: self.event_ids.next(now),
-            event_type: event_type.to_owned(),
+            event_type,
             actor,
             payload: payload.to_string(),
             created_at: now,

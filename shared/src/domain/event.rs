@@ -1,5 +1,6 @@
 //! What happened to an agent: posted by the agent, or recorded by the system.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
@@ -13,50 +14,93 @@ use crate::time::Timestamp;
 
 /// The types that the system itself records. Agents may not post under `agent.` or `token.`.
 pub mod kind {
+    use super::EventType;
+
     /// An agent registered, or was created.
-    pub const AGENT_REGISTERED: &str = "agent.registered";
+    pub const AGENT_REGISTERED: EventType = EventType::system("agent.registered");
     /// A pending agent became active by its key.
-    pub const AGENT_VERIFIED: &str = "agent.verified";
+    pub const AGENT_VERIFIED: EventType = EventType::system("agent.verified");
     /// An operator made a pending agent active.
-    pub const AGENT_APPROVED: &str = "agent.approved";
+    pub const AGENT_APPROVED: EventType = EventType::system("agent.approved");
     /// An operator shut an agent out.
-    pub const AGENT_REVOKED: &str = "agent.revoked";
+    pub const AGENT_REVOKED: EventType = EventType::system("agent.revoked");
     /// An operator took a revoked agent back.
-    pub const AGENT_RESTORED: &str = "agent.restored";
+    pub const AGENT_RESTORED: EventType = EventType::system("agent.restored");
     /// An operator changed an agent.
-    pub const AGENT_UPDATED: &str = "agent.updated";
+    pub const AGENT_UPDATED: EventType = EventType::system("agent.updated");
     /// An agent got a new key.
-    pub const AGENT_KEY_ROTATED: &str = "agent.key_rotated";
+    pub const AGENT_KEY_ROTATED: EventType = EventType::system("agent.key_rotated");
     /// An operator removed an agent.
-    pub const AGENT_DELETED: &str = "agent.deleted";
+    pub const AGENT_DELETED: EventType = EventType::system("agent.deleted");
     /// An agent fell silent, or said that it goes.
-    pub const AGENT_OFFLINE: &str = "agent.offline";
+    pub const AGENT_OFFLINE: EventType = EventType::system("agent.offline");
     /// An agent that was announced offline sent a heartbeat again.
-    pub const AGENT_ONLINE: &str = "agent.online";
+    pub const AGENT_ONLINE: EventType = EventType::system("agent.online");
     /// An agent sends heartbeats, and its work does not get further.
-    pub const AGENT_STALLED: &str = "agent.stalled";
+    pub const AGENT_STALLED: EventType = EventType::system("agent.stalled");
     /// An operator said what an agent should do.
-    pub const AGENT_DIRECTED: &str = "agent.directed";
+    pub const AGENT_DIRECTED: EventType = EventType::system("agent.directed");
     /// An agent says that it obeys.
-    pub const AGENT_DIRECTIVE_ACKNOWLEDGED: &str = "agent.directive_acknowledged";
+    pub const AGENT_DIRECTIVE_ACKNOWLEDGED: EventType = EventType::system("agent.directive_acknowledged");
     /// An active agent never sent its first heartbeat.
-    pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
+    pub const AGENT_NEVER_SEEN: EventType = EventType::system("agent.never_seen");
     /// An operator silenced some agents: nothing is told of them for a time.
-    pub const SILENCE_CREATED: &str = "silence.created";
+    pub const SILENCE_CREATED: EventType = EventType::system("silence.created");
     /// An operator ended a silence.
-    pub const SILENCE_DELETED: &str = "silence.deleted";
+    pub const SILENCE_DELETED: EventType = EventType::system("silence.deleted");
     /// An operator or enrollment token was minted.
-    pub const TOKEN_CREATED: &str = "token.created";
+    pub const TOKEN_CREATED: EventType = EventType::system("token.created");
     /// An operator deleted a token.
-    pub const TOKEN_REVOKED: &str = "token.revoked";
+    pub const TOKEN_REVOKED: EventType = EventType::system("token.revoked");
     /// An operator made a channel.
-    pub const CHANNEL_CREATED: &str = "channel.created";
+    pub const CHANNEL_CREATED: EventType = EventType::system("channel.created");
     /// An operator changed a channel.
-    pub const CHANNEL_UPDATED: &str = "channel.updated";
+    pub const CHANNEL_UPDATED: EventType = EventType::system("channel.updated");
     /// An operator deleted a channel.
-    pub const CHANNEL_DELETED: &str = "channel.deleted";
+    pub const CHANNEL_DELETED: EventType = EventType::system("channel.deleted");
     /// A channel's receiver is gone, or has failed for days.
-    pub const CHANNEL_DISABLED: &str = "channel.disabled";
+    pub const CHANNEL_DISABLED: EventType = EventType::system("channel.disabled");
+}
+
+/// The name of an event: 1 to 100 characters, none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventType(Cow<'static, str>);
+
+impl EventType {
+    /// A name of the system's own.
+    const fn system(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
+    /// Reads the name of an event, whoever caused it.
+    ///
+    /// # Errors
+    /// Says in words what is wrong with it.
+    pub fn parse(name: String) -> Result<Self, &'static str> {
+        if (1..=100).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+            Ok(Self(Cow::Owned(name)))
+        } else {
+            Err("must be 1 to 100 characters without control characters")
+        }
+    }
+
+    /// Reads the name of an event that an agent posts, which is not the system's own.
+    ///
+    /// # Errors
+    /// Says in words what is wrong with it.
+    pub fn posted(name: String) -> Result<Self, &'static str> {
+        if name.starts_with("agent.") || name.starts_with("token.") {
+            return Err("must not begin with 'agent.' or 'token.', which are the system's own");
+        }
+        Self::parse(name)
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Who caused an event: a token's id, never the token.
@@ -146,7 +190,7 @@ pub struct Event {
     /// A `UUIDv7`: ids sort by time.
     pub event_id: EventId,
     /// The event's name.
-    pub event_type: String,
+    pub event_type: EventType,
     /// Who caused it.
     pub actor: Actor,
     /// JSON text, just as it was sent.
@@ -170,7 +214,7 @@ pub struct EventPage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Posting {
     /// The event's name.
-    pub event_type: String,
+    pub event_type: EventType,
     /// JSON text, just as it was sent.
     pub payload: String,
     /// The agent's own id for it: the same id of the same agent is stored once.
@@ -244,26 +288,6 @@ fn consists_of_id_characters(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
 }
 
-/// Whether an event can have this name: 1 to 100 characters, none of them a control character.
-#[must_use]
-pub fn is_type(text: &str) -> bool {
-    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-}
-
-/// Checks the name of a posted event: 1 to 100 characters, none of them a control character, not the system's own.
-///
-/// # Errors
-/// Says in words what is wrong with it.
-pub fn check_type(text: &str) -> Result<(), &'static str> {
-    if !is_type(text) {
-        Err("must be 1 to 100 characters without control characters")
-    } else if text.starts_with("agent.") || text.starts_with("token.") {
-        Err("must not begin with 'agent.' or 'token.', which are the system's own")
-    } else {
-        Ok(())
-    }
-}
-
 /// Checks an event's own id: 1 to 64 of letters, digits, `.`, `_`, `:`, `-`.
 ///
 /// # Errors
@@ -293,10 +317,14 @@ mod tests {
             "tool/use",
             "ツール",
         ] {
-            assert_eq!(check_type(name), Ok(()), "{name}");
+            assert_eq!(
+                EventType::posted(name.to_owned()).as_ref().map(EventType::as_str),
+                Ok(name),
+                "{name}"
+            );
         }
         for name in ["", "a\u{0}b", "a\nb", "agent.offline", "token.created", &"é".repeat(101)] {
-            assert!(check_type(name).is_err(), "{name}");
+            assert!(EventType::posted(name.to_owned()).is_err(), "{name}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::concern::Told;
 use crate::domain::credential::{ApiKey, KeyDigest};
 use crate::domain::directive::{Action, Directive, NewDirective};
-use crate::domain::event::{Actor, kind};
+use crate::domain::event::{Actor, EventType, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
 use crate::domain::ids::BoardId;
@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 /// One change on its way into a row: the write, its event, and the row as it will be.
 pub(super) struct Change {
     pub(super) expression: Expression,
-    event_type: &'static str,
+    event_type: EventType,
     payload: Value,
     pub(super) after: Agent,
 }
@@ -33,7 +33,7 @@ pub(super) struct Change {
 impl Change {
     /// A change of `agent` as it was read: heartbeats touch neither `updated_at` nor the state. Two changes in
     /// one millisecond are told apart, since each moves `updated_at` on.
-    fn of(agent: &Agent, event_type: &'static str, now: Timestamp) -> Self {
+    fn of(agent: &Agent, event_type: EventType, now: Timestamp) -> Self {
         Self::if_as_read(agent, "updated_at", moment(agent.updated_at), event_type, now)
     }
 
@@ -42,7 +42,7 @@ impl Change {
         agent: &Agent,
         attribute: &str,
         seen: AttributeValue,
-        event_type: &'static str,
+        event_type: EventType,
         now: Timestamp,
     ) -> Self {
         let updated_at = now.max(agent.updated_at.plus(Duration::from_millis(1)));
@@ -331,7 +331,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Transaction, StoreError> {
         let update = change.expression.clone().into_part(self.tables.agents.get(), agent_id)?;
-        let event = self.record(agent_id, change.event_type, actor, &change.payload, now);
+        let event = self.record(agent_id, change.event_type.clone(), actor, &change.payload, now);
         transact(&self.client, vec![update, self.put_event(&event)?]).await
     }
 

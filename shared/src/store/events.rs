@@ -12,8 +12,7 @@ use futures_util::future::join_all;
 use super::{Races, Store, Transaction};
 use super::{broken, failure, from_item, number, service_failure, string, to_item, transact};
 use crate::domain::agent::AgentId;
-use crate::domain::event::EventPage;
-use crate::domain::event::{Actor, Event, Marker, Posting, expiry};
+use crate::domain::event::{Actor, Event, EventPage, EventType, Marker, Posting, expiry};
 use crate::domain::failure::StoreError;
 use crate::domain::ids::EventId;
 use crate::time::Timestamp;
@@ -34,7 +33,7 @@ impl Store {
     pub async fn events_before(
         &self,
         agent_id: AgentId,
-        event_type: Option<&str>,
+        event_type: Option<&EventType>,
         before: Option<EventId>,
         limit: usize,
         now: Timestamp,
@@ -61,7 +60,7 @@ impl Store {
                 .limit(i32::try_from(at_once).unwrap_or(i32::MAX));
             if let Some(event_type) = event_type {
                 only.push_str(" AND event_type = :event_type");
-                request = request.expression_attribute_values(":event_type", string(event_type));
+                request = request.expression_attribute_values(":event_type", string(event_type.as_str()));
             }
             let output = request.filter_expression(only).send().await.map_err(|error| failure(&error))?;
             read += usize::try_from(output.scanned_count).unwrap_or_default();

@@ -7,7 +7,7 @@ use super::{Item, Races, Store, Transaction, Write};
 use super::{broken, failure, from_item, moment, number, string, to_item, transact, update};
 use crate::domain::change::Changed;
 use crate::domain::credential::{Token, TokenKind};
-use crate::domain::event::{Actor, Event, kind};
+use crate::domain::event::{Actor, Event, EventType, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::ids::TokenId;
 use crate::domain::token::{MintedToken, Operator, TokenRequest, TokenRow};
@@ -60,7 +60,7 @@ impl Store {
         Err(StoreError::Contended)
     }
 
-    fn token_event(&self, row: &TokenRow, event_type: &str, actor: Actor, now: Timestamp) -> Event {
+    fn token_event(&self, row: &TokenRow, event_type: EventType, actor: Actor, now: Timestamp) -> Event {
         let payload = json!({
             "kind": row.token_kind,
             "label": row.label,
