@@ -150,8 +150,8 @@ def breakages():
         del resources["DeliveryBell"]
 
     return {
-        "policy": (policy, "agents beat by both contracts once an operator lets them in"),
-        "route": (route, "agents beat by both contracts once an operator lets them in"),
+        "policy": (policy, "agents send heartbeats by both contracts once an operator lets them in"),
+        "route": (route, "agents send heartbeats by both contracts once an operator lets them in"),
         "schedule": (schedule, "the schedule's sweep announces a silence"),
         "mapping": (mapping, "an alert reaches a receiver through the stream"),
     }
@@ -170,7 +170,7 @@ class Walk:
             ("the documents' pair deploys the built template", self.deploy),
             ("mint-token, invoked as the documents say, makes the first tokens", self.mint),
             ("an agent registers under enrollment", self.register),
-            ("agents beat by both contracts once an operator lets them in", self.beat),
+            ("agents send heartbeats by both contracts once an operator lets them in", self.heartbeats),
             ("what an agent posts can be read", self.events),
             ("an alert reaches a receiver through the stream", self.deliver),
             ("a key is rotated, and the old one ends", self.rotate),
@@ -287,9 +287,9 @@ class Walk:
         answer = self.called("POST", "/api/agents/register", {"name": "walker"}, token=self.enrollment)["data"]
         self.agent, self.key = answer["agentId"], answer["apiKey"]
 
-    def beat(self):
+    def heartbeats(self):
         status, body = self.call("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
-        check(status == 401, "it beats before it is let in", status, body)
+        check(status == 401, "a heartbeat is taken before the agent is let in", status, body)
         self.called("POST", f"/api/v1/agents/{self.agent}/approve", token=self.operator)
         self.called("POST", "/api/agents/heartbeat", {"apiKey": self.key, "status": "healthy"})
         self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
@@ -324,7 +324,7 @@ class Walk:
         new = re.search('"([0-9a-f]{48})"', json.dumps(new))
         check(new, "no new key is shown")
         status, body = self.call("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
-        check(status in (401, 403), "the old key still beats", status, body)
+        check(status in (401, 403), "the old key is still good", status, body)
         self.key = new[1]
         self.called("POST", "/api/v1/agent/heartbeat", {"status": "healthy"}, key=self.key)
 

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 pub const LEASE_GRACE: Duration = Duration::from_secs(10);
 
 /// How long an agent may take from its verification to its first heartbeat, at least.
-pub const FIRST_BEAT_GRACE: Duration = Duration::from_mins(5);
+pub const FIRST_HEARTBEAT_GRACE: Duration = Duration::from_mins(5);
 
 /// The id of an agent: a `UUIDv5` of the key id, so that a request's key addresses its row directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -233,7 +233,7 @@ impl Details {
     /// What the row tells of an agent whose silence, or other concern, is told now.
     #[must_use]
     pub fn of(watched: &Watched, now: Timestamp) -> Self {
-        let due = watched.lease().unwrap_or_else(|| watched.base().plus(watched.first_beat_grace()));
+        let due = watched.lease().unwrap_or_else(|| watched.base().plus(watched.first_heartbeat_grace()));
         Self {
             detected_at: watched.offline_since,
             lag_ms: u64::try_from(now.since(due).as_millis()).unwrap_or(u64::MAX),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::agent::{self, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, LEASE_GRACE};
+use super::agent::{self, AgentId, AgentName, AgentState, FIRST_HEARTBEAT_GRACE, LEASE_GRACE};
 use super::concern::{Concern, Told};
 use super::directive::{Action, Directive};
 use super::hearing::{BlindWindow, extension};
@@ -157,8 +157,8 @@ impl Change {
 impl Watched {
     /// How long this agent may take from its activation to its first heartbeat.
     #[must_use]
-    pub fn first_beat_grace(&self) -> Duration {
-        self.tolerance().max(FIRST_BEAT_GRACE)
+    pub fn first_heartbeat_grace(&self) -> Duration {
+        self.tolerance().max(FIRST_HEARTBEAT_GRACE)
     }
 
     const fn tolerance(&self) -> Duration {
@@ -179,7 +179,7 @@ impl Watched {
 
     /// What the sweep has to announce of this agent, if anything.
     ///
-    /// A lease more than [`LEASE_GRACE`] past is silence; an agent not seen max(tolerance, [`FIRST_BEAT_GRACE`]) after
+    /// A lease more than [`LEASE_GRACE`] past is silence; an agent not seen max(tolerance, [`FIRST_HEARTBEAT_GRACE`]) after
     /// its activation never came. Time in which nothing could be heard does not count.
     #[must_use]
     pub fn overdue(&self, now: Timestamp, windows: &[BlindWindow]) -> Option<Overdue> {
@@ -196,7 +196,7 @@ impl Watched {
                     promised,
                 })
             }
-            (None, Some(verified)) => (now.since(verified) > self.first_beat_grace() + unheard)
+            (None, Some(verified)) => (now.since(verified) > self.first_heartbeat_grace() + unheard)
                 .then_some(Overdue::NeverSeen { verified }),
             (None, None) => None,
         }

@@ -53,7 +53,7 @@ fn heartbeat(agent: &Agent, base_url: &str) -> String {
     format!(
         "# HEARTBEAT.md\n\
          \n\
-         Beat every {interval} seconds. After {tolerance} seconds of silence you count as offline.\n\
+         Send a heartbeat every {interval} seconds. After {tolerance} seconds of silence you count as offline.\n\
          \n\
          Take the token from TOOLS.md, in this folder:\n\
          \n\
@@ -61,20 +61,20 @@ fn heartbeat(agent: &Agent, base_url: &str) -> String {
          TOKEN=$(sed -n 's/^AUTH_TOKEN=//p' TOOLS.md)\n\
          ```\n\
          \n\
-         Beat once:\n\
+         Send one heartbeat:\n\
          \n\
          ```sh\n\
          curl -fsS -X POST {base_url}/api/v1/agent/heartbeat -H \"X-Agent-Token: $TOKEN\"\n\
          ```\n\
          \n\
-         Beat once and report your health (`healthy`, `degraded`, `error`, `offline`):\n\
+         Send one and report your health (`healthy`, `degraded`, `error`, `offline`):\n\
          \n\
          ```sh\n\
          curl -fsS -X POST {base_url}/api/v1/agent/heartbeat -H \"X-Agent-Token: $TOKEN\" \
          -H 'Content-Type: application/json' -d '{{\"status\": \"degraded\"}}'\n\
          ```\n\
          \n\
-         Keep beating:\n\
+         Keep sending them:\n\
          \n\
          ```sh\n\
          while sleep {interval}; do curl -fsS -o /dev/null -X POST {base_url}/api/v1/agent/heartbeat \

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::expression::Expression;
 use super::{Gone, Races, Store, Transaction};
 use super::{binary, broken, failure, from_item, moment, number, string, transact};
-use crate::domain::agent::{Agent, AgentId, AgentName, AgentState, FIRST_BEAT_GRACE, millis};
+use crate::domain::agent::{Agent, AgentId, AgentName, AgentState, FIRST_HEARTBEAT_GRACE, millis};
 use crate::domain::canary;
 use crate::domain::change::{Changed, Patch, StateChange};
 use crate::domain::concern::Told;
@@ -135,7 +135,7 @@ impl StateChange {
             change.after.verified_at = Some(now);
             // Back from a revocation, an agent that was heard before gets time for its next heartbeat.
             if agent.lease_expires_at.is_some() {
-                let lease = now.plus(agent.tolerance().max(FIRST_BEAT_GRACE));
+                let lease = now.plus(agent.tolerance().max(FIRST_HEARTBEAT_GRACE));
                 change.expression.write("lease_expires_at", moment(lease));
                 change.after.lease_expires_at = Some(lease);
             }

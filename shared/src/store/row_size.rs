@@ -148,7 +148,7 @@ impl Life {
                     ending(directive, self.now).apply(&mut self.row);
                 }
                 let watched = self.watched();
-                self.now = self.now.plus(watched.first_beat_grace() + DAY);
+                self.now = self.now.plus(watched.first_heartbeat_grace() + DAY);
                 if let Some(overdue) = watched.overdue(self.now, &[]) {
                     let forgotten_at = forget.then(|| self.now.plus(DAY));
                     announcement(overdue, forgotten_at, self.now).apply(&mut self.row);

@@ -510,6 +510,8 @@ fn silence(watched: &Watched, expired: Timestamp) -> Value {
 fn due_for(watched: &Watched, overdue: Overdue, now: Timestamp) -> Duration {
     match overdue {
         Overdue::Silent { expired, .. } => now.since(expired),
-        Overdue::NeverSeen { verified } => now.since(verified).saturating_sub(watched.first_beat_grace()),
+        Overdue::NeverSeen { verified } => {
+            now.since(verified).saturating_sub(watched.first_heartbeat_grace())
+        }
     }
 }
