@@ -165,7 +165,7 @@ async fn one_lost_heartbeat_tells_nobody() {
     assert_eq!(alerts(&system).await, [] as [Value; 0]);
 }
 
-/// With an interval of a day, "three missed" would come on the fourth day.
+/// ⚠ With an interval of a day, "three missed" would come on the fourth day.
 #[tokio::test]
 async fn who_is_shown_as_offline_is_told_within_minutes_whatever_its_interval() {
     let system = TestSystem::start().await;
@@ -206,6 +206,7 @@ async fn two_sweeps_at_once_tell_once_also_of_a_hundred() {
     }
 }
 
+/// ⚠
 #[tokio::test]
 async fn who_loses_the_number_tells_nothing_more_in_this_sweep() {
     let system = TestSystem::start().await;
@@ -323,7 +324,23 @@ async fn an_alert_ends_when_its_agent_is_revoked_leaves_or_is_deleted() {
     }
 }
 
-/// What gets worse ends and begins in one message; each channel hears its part.
+/// ⚠ The trace of a removed agent and its removal are one: or an agent that is still there would be told as deleted.
+#[tokio::test]
+async fn a_deletion_that_fails_ends_no_alert() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let agent = heard(&system, "a").await;
+    minutes(&system, 4).await;
+    let fails = When::operation("TransactWriteItems").mentioning("agent.deleted");
+    let fails = system.proxy.inject(fails, Fault::TransactionCanceled("ThrottlingError"));
+    assert_eq!(operator.delete(&agent_path(&agent.id, "")).await.status, 503);
+    fails.clear();
+    minutes(&system, 2).await;
+    assert_eq!(types(&system).await, ["agent.offline"]);
+    assert_eq!(told_mark(&system, &agent).await.as_deref(), Some("offline"));
+}
+
+/// ⚠ What gets worse ends and begins in one message; each channel hears its part.
 #[tokio::test]
 async fn each_channel_hears_the_begin_and_the_end_of_what_it_subscribed_to() {
     let system = TestSystem::start().await;
@@ -338,6 +355,70 @@ async fn each_channel_hears_the_begin_and_the_end_of_what_it_subscribed_to() {
     assert_eq!(of(queued(&system, silences).await), ["agent.offline"]);
     let ended = &queued(&system, errors).await[1]["data"];
     assert_eq!((&ended["ended"], &ended["cause"]), (&json!("error"), &json!("worse")));
+    assert_eq!(ended["began"], Value::Null, "of the silence it hears nothing");
+    let began = &queued(&system, silences).await[0]["data"];
+    assert_eq!((&began["ended"], began.get("cause")), (&Value::Null, None), "of the error it hears nothing");
+}
+
+/// ⚠ A message about several is cut for each channel, as one about a single agent is.
+#[tokio::test]
+async fn what_a_channel_subscribed_to_it_hears_in_a_message_of_several_too() {
+    let system = TestSystem::start().await;
+    let errors = channel(&system, &[Concern::Error], None).await;
+    let silences = channel(&system, &[Concern::Offline], None).await;
+    let neither = channel(&system, &[Concern::NeverSeen, Concern::Waiting], None).await;
+    let agents = join_all(["dies", "dies too", "errs"].map(|name| heard(&system, name))).await;
+    system.advance(Duration::from_mins(4));
+    system.beat(&agents[2], "error").await.data();
+    system.sweep().await;
+    assert_eq!(types(&system).await, ["fleet.incident"]);
+    system.advance(Duration::from_mins(6));
+    for agent in &agents {
+        system.beat(agent, "healthy").await.data();
+    }
+    system.sweep().await;
+    assert_eq!(types(&system).await, ["fleet.incident", "fleet.recovered"]);
+    for (channel_id, concern, names) in
+        [(errors, "error", &["errs"][..]), (silences, "offline", &["dies", "dies too"])]
+    {
+        let bodies = queued(&system, channel_id).await;
+        let types: Vec<_> = bodies.iter().map(|body| &body["type"]).collect();
+        assert_eq!(types, ["fleet.incident", "fleet.recovered"], "{concern}");
+        for body in &bodies {
+            let data = &body["data"];
+            assert_eq!(data["counts"], json!({ concern: names.len() }));
+            assert_eq!((&data["total"], &data["more"]), (&json!(names.len()), &json!(0)), "{concern}");
+            let named = data["agents"].as_array().expect("agents").iter().map(|agent| &agent["name"]);
+            assert_eq!(named.collect::<Vec<_>>(), names, "{concern}");
+        }
+    }
+    assert_eq!(queued(&system, neither).await, [] as [Value; 0]);
+}
+
+/// ⚠ To who hears of the first concern alone, several agents that get worse at once are an end and no beginning.
+#[tokio::test]
+async fn several_that_get_worse_are_an_end_to_who_hears_of_what_they_had_before() {
+    let system = TestSystem::start().await;
+    let errors = channel(&system, &[Concern::Error], None).await;
+    let silences = channel(&system, &[Concern::Offline], None).await;
+    for name in ["a", "b"] {
+        let agent = system.verified(name).await;
+        system.beat(&agent, "error").await.data();
+    }
+    minutes(&system, 10).await;
+    assert_eq!(types(&system).await, ["fleet.incident", "fleet.incident"]);
+    let worse = queued(&system, errors).await;
+    let types: Vec<_> = worse.iter().map(|body| &body["type"]).collect();
+    assert_eq!(types, ["fleet.incident", "fleet.recovered"]);
+    let data = &worse[1]["data"];
+    assert_eq!((&data["total"], &data["counts"]), (&json!(2), &json!({ "error": 2 })));
+    assert_eq!(data["agents"][0]["cause"], "worse");
+    for absent in ["share_percent", "mass", "still_offline"] {
+        assert_eq!(data.get(absent), None, "{absent}");
+    }
+    let began = queued(&system, silences).await;
+    assert_eq!(began.len(), 1);
+    assert_eq!((&began[0]["type"], &began[0]["data"]["total"]), (&json!("fleet.incident"), &json!(2)));
 }
 
 #[tokio::test]
@@ -487,6 +568,68 @@ async fn the_other_channels_are_told_once_that_one_is_disabled() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0]["data"]["channel"]["id"], gone.to_string());
     assert_eq!(queued(&system, gone).await, [] as [Value; 0]);
+}
+
+/// ⚠ Agents that are back send heartbeats, and a message whose transaction held the marks of many of them would collide
+/// with these again and again.
+#[tokio::test]
+async fn the_end_of_many_silences_is_told_however_often_their_agents_beat() {
+    let system = TestSystem::start().await;
+    let agents: Vec<_> = (0..26).map(|number| format!("a{number:02}")).collect();
+    let agents = join_all(agents.iter().map(|name| heard(&system, name))).await;
+    minutes(&system, 10).await;
+    let total: u64 =
+        alerts(&system).await.iter().map(|alert| alert["data"]["total"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(total, 26);
+    for agent in &agents {
+        system.beat(agent, "healthy").await.data();
+    }
+    let ends = || When::operation("TransactWriteItems").mentioning("REMOVE alerted");
+    let in_the_message = system.proxy.inject(ends(), Fault::TransactionConflict);
+    let on_its_own = When::operation("UpdateItem").mentioning("REMOVE alerted").times(2);
+    let on_its_own = system.proxy.inject(on_its_own, Fault::TransactionConflict);
+    system.sweep().await;
+    assert_eq!((in_the_message.hits(), on_its_own.hits()), (0, 2));
+    let told = alerts(&system).await;
+    let last = told.last().expect("an end");
+    assert_eq!((&last["type"], &last["data"]["total"]), (&json!("fleet.recovered"), &json!(26)));
+    for agent in &agents {
+        assert_eq!(told_mark(&system, agent).await, None);
+    }
+}
+
+/// ⚠ A row ends at 400 KB, and a control row that cannot be written ends all alerts. What grows with the fleet is not in it.
+#[tokio::test]
+async fn the_control_row_stays_small_whatever_the_fleet_and_its_outages() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for number in 0..20 {
+        let board = format!("00000000-0000-4000-8000-{number:012}");
+        let agent = operator.create(&json!({ "name": format!("a{number}"), "board_id": board })).await;
+        system.beat(&agent, "healthy").await.data();
+    }
+    let lives = heard(&system, "lives").await;
+    // Each hour an outage of our own, and an agent that is broken or well again.
+    for hour in 0..60 {
+        system.advance(Duration::from_hours(1));
+        system.beat(&lives, if hour % 2 == 0 { "error" } else { "healthy" }).await.data();
+        system.lone_sweep().await.expect("a sweep");
+    }
+    assert_eq!(alerts(&system).await.len(), 60);
+    let rows = system.rows("AlertsTable").await;
+    let row = |key: &str| {
+        let is_it = |row: &&crate::support::Row| {
+            (text(row, "alert_log"), text(row, "alert_key")) == (Some("control"), Some(key))
+        };
+        rows.iter().find(is_it).expect("a row")
+    };
+    let control = row("control");
+    for of_the_fleet in ["agents", "boards", "told", "as_of"] {
+        assert_eq!(control.get(of_the_fleet), None, "{of_the_fleet}");
+    }
+    assert_eq!(control["windows"].as_l().expect("a list").len(), 50);
+    assert!(control["recent"].as_l().expect("a list").len() <= 3);
+    assert_eq!(row("fleet")["boards"].as_l().expect("a list").len(), 21);
 }
 
 /// An agent of which something was told still sends heartbeats with one write.

@@ -63,6 +63,9 @@ async fn a_second_sweep_announces_nothing_anew() {
     };
     assert_eq!([announced().await, announced().await], [(1, 1), (0, 1)]);
     assert_eq!(offline_events(&deployment, &[silent]).await, 1);
+    // ⚠ An alarm on all that is offline would be red for ever.
+    let raised: Vec<_> = metrics(&sweep).iter().map(|line| line["Raised"].as_u64()).collect();
+    assert_eq!(raised, [Some(1), Some(0)], "what this sweep told, and not all that is offline");
 }
 
 #[tokio::test]

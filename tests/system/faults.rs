@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use local::{Database, Options, System};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::dynamodb_proxy::{Fault, When};
-use crate::support::{Reply, START, TestAgent, TestSystem, number, s, text};
+use crate::support::{Reply, START, TestAgent, TestSystem, client, dynamodb_endpoint, number, s, text};
 
 /// What a client does, with the writes that it causes, in order.
 #[derive(Clone, Copy, Debug)]
@@ -210,6 +214,39 @@ async fn a_missing_table_is_an_internal_error_without_its_cause() {
     assert_eq!(reply.refusal(), (500, "INTERNAL".to_owned()));
     assert_eq!(reply.message(), "internal error");
     assert_eq!(reply.header("retry-after"), None);
+}
+
+/// ⚠ Without an index of this build's, what needs it would fail later and piece by piece.
+#[tokio::test]
+async fn a_table_of_an_earlier_build_that_lacks_an_index_is_refused_in_one_line() {
+    let engine = dynamodb_endpoint().await;
+    let prefix = format!("rollcall-test-{}", uuid::Uuid::now_v7().simple());
+    let table = format!("{prefix}-AlertsTable");
+    let mut request =
+        client(&engine).create_table().table_name(&table).billing_mode(BillingMode::PayPerRequest);
+    for (name, key) in [("alert_log", KeyType::Hash), ("alert_key", KeyType::Range)] {
+        let attribute = AttributeDefinition::builder().attribute_name(name);
+        let attribute = attribute.attribute_type(ScalarAttributeType::S).build().expect("an attribute");
+        let key = KeySchemaElement::builder().attribute_name(name).key_type(key).build().expect("a key");
+        request = request.attribute_definitions(attribute).key_schema(key);
+    }
+    request.send().await.expect("a table");
+    let parameters = [("Registration", "open"), ("Approval", "key")];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let options = Options {
+        parameters,
+        database: Database::Endpoint(engine.clone()),
+        table_prefix: prefix,
+        ..Options::default()
+    };
+    let refused = System::start(options).await.err().expect("a refusal").to_string();
+    assert_eq!(
+        refused,
+        format!(
+            "DynamoDB at {engine}: table AlertsTable: it was made by an earlier build, without the index by_due: \
+             start with another folder or table prefix"
+        )
+    );
 }
 
 #[tokio::test]

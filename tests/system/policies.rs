@@ -12,6 +12,7 @@ use shared::domain::concern::Concern;
 
 use crate::alerts::channels::create;
 use crate::alerts::telling;
+use crate::lambda::deployment::template;
 use crate::mission_control::client::{
     AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
 };
@@ -51,6 +52,29 @@ async fn every_permission_is_needed_and_every_need_is_permitted() {
 
     assert_eq!(lines(system.system.refused_permissions()), [""; 0], "calls that the policies do not allow");
     assert_eq!(lines(system.system.unused_permissions()), [""; 0], "permissions that no call needs");
+}
+
+/// ⚠ A right to some attributes of a table cannot be given together with `PutItem`: where channels send to, and by what they
+/// sign, is a table of its own.
+#[test]
+fn what_a_channel_sends_to_and_signs_by_is_read_by_the_one_function_that_sends() {
+    let open = [("Registration", "open"), ("Approval", "key")];
+    let open = open.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let functions = template(&open, &str::to_owned, "http://api").expect("the template").functions;
+    let mut allowed: Vec<_> = functions
+        .iter()
+        .flat_map(|function| function.permissions.iter().map(|one| (function.binary.as_str(), one)))
+        .filter(|(_, permission)| permission.resource.to_string().contains("/SecretsTable"))
+        .map(|(binary, permission)| (binary, permission.action.as_str()))
+        .collect();
+    allowed.sort_unstable();
+    let expected = [
+        ("create-channel", "dynamodb:PutItem"),
+        ("delete-channel", "dynamodb:DeleteItem"),
+        ("deliver", "dynamodb:GetItem"),
+        ("update-channel", "dynamodb:UpdateItem"),
+    ];
+    assert_eq!(allowed, expected);
 }
 
 /// What needs each permission of the functions behind the envelope's routes.

@@ -301,15 +301,17 @@ impl Message {
                 }
                 let (is_whole, fleet) = (view.board_id.is_none(), fleet.filter(|_| view.board_id.is_none()));
                 let is_about_waiting = tallies.iter().all(|tally| tally.concern == Concern::Waiting);
-                let message_type = match (begins, is_about_waiting) {
+                // To who does not hear of what began, what got worse is an end.
+                let is_begin = tallies.iter().any(|tally| tally.begins);
+                let message_type = match (is_begin, is_about_waiting) {
                     (true, true) => message_type::AGENTS_WAITING,
                     (true, false) => message_type::FLEET_INCIDENT,
                     (false, _) => message_type::FLEET_RECOVERED,
                 };
                 let named = if is_about_waiting { NAMED_WAITING.min(members.len()) } else { members.len() };
-                let mut data = about_fleet(*begins, *incident, &tallies, &members[..named], fleet);
+                let mut data = about_fleet(is_begin, *incident, &tallies, &members[..named], fleet);
                 if is_whole {
-                    data.insert("boards".to_owned(), boards(*begins, &tallies));
+                    data.insert("boards".to_owned(), boards(is_begin, &tallies));
                 }
                 if let Some(still) = still_offline.filter(|_| is_whole && !begins) {
                     data.insert("still_offline".to_owned(), json!(still));

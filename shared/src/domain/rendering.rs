@@ -346,6 +346,7 @@ impl<'a> Said<'a> {
             Some("revoked") => format!("{agent} is revoked, and no longer watched."),
             Some("deleted") => format!("{agent} is deleted, and no longer watched."),
             Some("forgotten") => format!("{agent} is forgotten, and no longer watched."),
+            Some("worse") => format!("{agent} is no longer {ended}: something worse began."),
             _ => format!("{agent} is no longer {ended}."),
         };
         if let Some(seconds) = self.count("downtime_seconds") {
@@ -527,5 +528,9 @@ mod tests {
             "`builder-1` is silent since 2026-11-25T22:54:22.622Z, 3 heartbeats missed. Live: 199 of 200.\n\
              <https://rollcall.example/#/agents/1>"
         );
+        let data =
+            json!({ "agent": { "name": "builder-1" }, "began": null, "ended": "error", "cause": "worse" });
+        let text = &read(ChannelKind::Slack, &notification(message_type::AGENT_RECOVERED, &data))["text"];
+        assert_eq!(text.as_str().unwrap(), "`builder-1` is no longer broken: something worse began.");
     }
 }
