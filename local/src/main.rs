@@ -111,9 +111,12 @@ enum Failure {
 }
 
 /// The functions' log, in lines for people. The engine's own warnings are about requests that the functions expect
-/// to be refused.
+/// to be refused, and the HTTP client's about receivers that answer nonsense: that is in their deliveries.
 fn log() {
-    let targets = Targets::new().with_default(LevelFilter::INFO).with_target("dynoxide", LevelFilter::OFF);
+    let targets = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("aws_smithy_http_client", LevelFilter::ERROR)
+        .with_target("dynoxide", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_target(false).with_writer(io::stderr);
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -52,7 +52,7 @@ async fn an_outage_of_our_own_announces_nobody() {
     assert_eq!(alerts(&system).await, [] as [Value; 0]);
 }
 
-/// With deadlines that start anew, four minutes of outage a week, or a sweep each ten minutes, would mean that nobody is
+/// ⚠ With deadlines that start anew, four minutes of outage a week, or a sweep each ten minutes, would mean that nobody is
 /// ever told.
 #[tokio::test]
 async fn a_deadline_is_extended_by_an_outage_and_never_starts_anew() {
@@ -84,7 +84,7 @@ async fn a_sweep_that_hears_nobody_holds_who_is_overdue() {
     }
 }
 
-/// What came before we became deaf proves nothing.
+/// ⚠ What came before we became deaf proves nothing, and neither does what came long ago.
 #[tokio::test]
 async fn a_proof_is_a_heartbeat_after_the_last_moment_at_which_we_heard() {
     let system = without_canary().start().await;
@@ -98,6 +98,10 @@ async fn a_proof_is_a_heartbeat_after_the_last_moment_at_which_we_heard() {
     system.advance(Duration::from_secs(50));
     let report = system.lone_sweep().await.expect("a sweep");
     assert_eq!(report["heard"], false, "a heartbeat of 80 seconds ago");
+    system.beat(&fresh, "healthy").await.data();
+    system.advance(Duration::from_secs(80));
+    let report = system.lone_sweep().await.expect("a sweep");
+    assert_eq!(report["heard"], false, "one after we became deaf, and of 80 seconds ago");
     assert_eq!(system.payloads(&old, "agent.offline").await.len(), 0);
 }
 
@@ -203,6 +207,7 @@ async fn the_fleet_at_a_glance_is_one_read() {
     assert_eq!(fleet["told"][0]["id"], dead.id);
 }
 
+/// ⚠
 #[tokio::test]
 async fn a_sweep_that_stops_early_goes_on_where_it_stopped() {
     let system = TestSystem::with().parameter("SweepSegments", "1").start().await;

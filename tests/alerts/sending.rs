@@ -285,6 +285,11 @@ async fn of_a_refusal_its_beginning_is_kept_on_one_line_without_the_path() {
         }
     };
     assert_eq!(said("invalid_payload\r\n\u{1b}[31mred").await.as_deref(), Some("invalid_payload [31mred"));
+    assert_eq!(
+        said("\u{202e}live\u{200b}").await.as_deref(),
+        Some("live"),
+        "nothing that turns what stands beside it"
+    );
     assert_eq!(said("").await, None);
     assert_eq!(said("no such hook: T0SECRET").await, None);
     assert_eq!(said("no such token: abcdefgh").await, None);

@@ -278,11 +278,15 @@ async fn who_comes_back_while_it_is_told_is_left_out() {
     assert_eq!(told_mark(&system, &agents[1]).await, None);
 }
 
+/// ⚠
 #[tokio::test]
 async fn a_patch_or_a_restore_ends_no_silence_and_a_heartbeat_does() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     let agent = heard(&system, "a").await;
+    // Heard after its activation, as nearly all are.
+    minutes(&system, 1).await;
+    system.beat(&agent, "healthy").await.data();
     minutes(&system, 4).await;
     assert_eq!(types(&system).await, ["agent.offline"]);
     let longer = json!({ "heartbeat_config": { "missing_tolerance": 86_400 } });

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::deployment::{
     Deployment, binaries, call, executable, fixture, log_records, post, request, with_header,
 };
+use crate::mission_control::client::Client;
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::receiver::Receiver;
 use crate::support::runtime_api::LambdaProcess;
@@ -322,6 +324,32 @@ async fn no_address_and_no_secret_of_a_channel_reaches_the_log_at_any_level() {
             log_records(&lambda);
         }
     }
+}
+
+#[tokio::test]
+async fn a_receiver_that_answers_nonsense_is_in_its_delivery_and_not_in_the_log() {
+    let deployment = Deployment::with(&[("WebhookTargets", "any")]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let nonsense = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut request = [0; 1024];
+        let _some = stream.read(&mut request).await.expect("a request");
+        stream.write_all(b"nonsense\r\n\r\n").await.expect("an answer");
+    });
+    let operator = Client::operator(&deployment.system).await;
+    let made = operator.post("/api/v1/channels", &json!({ "kind": "slack", "url": url })).await;
+    assert_eq!(made.status, 200, "{}", made.text);
+    let deliver = deployment.function("deliver").await;
+    assert_eq!(deliver.invoke(json!({ "source": "rollcall.deliver" })).await.answer()["retried"], 1);
+    nonsense.await.expect("a receiver that was called");
+    deliver.stop().await;
+    let records = log_records(&deliver);
+    assert_eq!(records.len(), 1, "its report alone: {records:?}");
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    let deliveries = operator.get(&format!("/api/v1/channels/{id}/deliveries")).await.json();
+    let error = deliveries["items"][0]["attempts"][0]["error"].as_str().expect("an error").to_owned();
+    assert!(error.contains("invalid HTTP version"), "{error}");
 }
 
 /// Lambda freezes an idle environment; meanwhile the database hangs up, and the process does not see it.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::channel::ChannelKind;
+use super::channel::{ChannelKind, disabled};
 use super::notification::{BODY_LIMIT, Notification, message_type};
 
 /// The most characters of a text for Slack.
@@ -106,7 +106,8 @@ impl Form {
 /// Whether a character is part of what people read: no control character, no separator of lines, and none of those that
 /// only change how their neighbours look, turn the direction of writing, or leave nothing (Unicode's category Cf, and
 /// what it calls default ignorable).
-fn is_seen(character: char) -> bool {
+#[must_use]
+pub fn is_seen(character: char) -> bool {
     !(character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
@@ -288,10 +289,16 @@ impl<'a> Said<'a> {
                 None => "Rollcall hears heartbeats again.".to_owned(),
             },
             message_type::CHANNEL_DISABLED => {
-                let label =
-                    self.data.get("channel").and_then(|channel| channel.get("label")).and_then(Value::as_str);
-                let label = label.map(|label| format!(" {}", self.form.strangers(label))).unwrap_or_default();
-                format!("The channel{label} is disabled: nothing is sent to it any more.")
+                let channel = self.data.get("channel").unwrap_or(&Value::Null);
+                let name = channel.get("label").and_then(Value::as_str).filter(|label| !label.is_empty());
+                let name = name.or_else(|| channel.get("target")?.as_str());
+                let name = name.map(|name| format!(" {}", self.form.strangers(name))).unwrap_or_default();
+                let reason = match self.text("reason") {
+                    Some(disabled::GONE) => ", since its receiver says that it is gone",
+                    Some(disabled::FAILING) => ", since its receiver has taken nothing for days",
+                    _ => "",
+                };
+                format!("The channel{name} is disabled{reason}: nothing is sent to it any more.")
             }
             message_type::CHANNEL_HELLO => self.hello(),
             message_type::CHANNEL_TEST => "This is a test of this channel. Nothing is wrong.".to_owned(),
@@ -501,6 +508,27 @@ mod tests {
             notification("agent.<new>`", &json!({ "agent": "x", "agents": 7, "url": "javascript:alert(1)" }));
         assert_eq!(read(ChannelKind::Discord, &one)["content"], "Rollcall tells `agent.<new>'`.");
         assert_eq!(read(ChannelKind::Slack, &one)["text"], "Rollcall tells `agent.&lt;new&gt;'`.");
+    }
+
+    #[test]
+    fn which_channel_is_disabled_is_told_and_why() {
+        for (label, reason, text) in [
+            (json!("ops `1`"), "gone", "`ops '1'` is disabled, since its receiver says that it is gone"),
+            (
+                json!(null),
+                "failing",
+                "`https://a…bcde` is disabled, since its receiver has taken nothing for days",
+            ),
+            (json!(""), "?", "`https://a…bcde` is disabled"),
+        ] {
+            let channel = json!({ "id": uuid::Uuid::nil(), "label": label, "target": "https://a…bcde" });
+            let one = notification(
+                message_type::CHANNEL_DISABLED,
+                &json!({ "channel": channel, "reason": reason }),
+            );
+            let told = format!("The channel {text}: nothing is sent to it any more.");
+            assert_eq!(read(ChannelKind::Discord, &one)["content"], told);
+        }
     }
 
     #[test]

@@ -90,6 +90,9 @@ fn cold_start(reads: &[Setting], failures: LevelFilter) -> &'static App {
 /// Where the runtime logs that an invocation ended with an error.
 const FAILURES: &str = "lambda_runtime::layers::panic";
 
+/// The HTTP client, which warns of every answer of a receiver's that is no HTTP. What came of an attempt is in its delivery.
+const CLIENT: &str = "aws_smithy_http_client";
+
 /// One JSON object per line, at the level that Lambda's logging configuration sets. Libraries stay at `INFO`
 /// whatever it sets: below that, they log whole events with the callers' keys.
 ///
@@ -101,6 +104,7 @@ fn log_as_json(failures: LevelFilter) {
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_targets(ours)
+        .with_target(CLIENT, LevelFilter::ERROR)
         .with_target(FAILURES, failures);
     let lines = tracing_subscriber::fmt::layer()
         .json()

@@ -21,6 +21,7 @@ use super::target::Target;
 use crate::config::WebhookTargets;
 use crate::domain::delivery::{ERROR_LIMIT, Outcome};
 use crate::domain::public_address::is_public;
+use crate::domain::rendering::is_seen;
 use crate::time::Timestamp;
 
 /// How long an attempt waits.
@@ -211,7 +212,7 @@ fn kept(text: &str, target: &Target) -> String {
         return String::new();
     }
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut kept: String = line.chars().filter(|character| !character.is_control()).collect();
+    let mut kept: String = line.chars().filter(|character| is_seen(*character)).collect();
     kept.truncate(kept.floor_char_boundary(ERROR_LIMIT));
     kept
 }

@@ -41,6 +41,9 @@ impl Target {
         if text.chars().count() > URL_LIMIT {
             return Err("must have at most 2000 characters");
         }
+        if !text.is_ascii() {
+            return Err("must be of ASCII characters: others are written as % and two digits");
+        }
         if text.contains('#') {
             return Err("must have no fragment");
         }
@@ -153,6 +156,7 @@ mod tests {
             "https://receiver.example:65536/secret",
             "https://receiver.example:x/secret",
             "https://a b/secret",
+            "https://receiver.example/secret/…",
             "https://127.0.0.1/secret",
             "https://10.0.0.1:8443/secret",
             "https://169.254.169.254/secret",
