@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../clients/python");
 
-const NOT_VERIFIED: &str = "heartbeat refused: HTTP 401: the agent is not verified: verify the agent first;";
+const PENDING: &str = "heartbeat refused: HTTP 403: the agent is pending: an operator can approve it;";
 
 #[test]
 fn its_own_tests_pass() {
@@ -38,8 +38,8 @@ fn started_while_pending_it_beats_as_soon_as_it_is_approved() {
     let rollcall = Rollcall::start(&["--memory", "--approval", "operator"]);
     let agent = rollcall.registered();
     let mut client = Client::start(&rollcall.url, &agent.key);
-    client.says(NOT_VERIFIED);
-    client.says(NOT_VERIFIED);
+    client.says(PENDING);
+    client.says(PENDING);
     rollcall.operator(&format!("{}/approve", agent.id), "POST");
     client.says("heartbeats are accepted");
     assert_eq!(rollcall.status(&agent), "healthy");
@@ -58,8 +58,8 @@ fn revoked_and_restored_it_beats_again() {
     let mut client = Client::start(&rollcall.url, &agent.key);
     client.says("heartbeats are accepted");
     rollcall.operator(&format!("{}/revoke", agent.id), "POST");
-    client.says("heartbeat refused: HTTP 401: the agent is revoked: ");
-    client.says("heartbeat refused: HTTP 401: the agent is revoked: ");
+    client.says("heartbeat refused: HTTP 403: the agent is revoked: ");
+    client.says("heartbeat refused: HTTP 403: the agent is revoked: ");
     rollcall.operator(&format!("{}/restore", agent.id), "POST");
     client.says("heartbeats are accepted again");
     client.ends();
@@ -143,6 +143,56 @@ fn it_waits_for_a_server_that_was_stopped() {
     client.says("heartbeats are accepted again");
     assert_eq!(rollcall.status(&agent), "healthy");
     client.ends();
+}
+
+#[test]
+fn a_name_and_an_enrollment_token_are_enough() {
+    if !there_is_python() {
+        return;
+    }
+    let rollcall = Rollcall::start(&["--memory"]);
+    let asked = json!({ "kind": "enrollment", "all_boards": true });
+    let token = rollcall.call("POST", "/api/v1/tokens", &asked.to_string())["token"].clone();
+    let token = token.as_str().expect("a token");
+    let setting = "module.Heartbeat = lambda url, token: Heartbeat(url, name='by-name', token=token)";
+    let setting = format!("from rollcall_heartbeat import Heartbeat\n{setting}");
+    // Started again it is the same agent.
+    for _ in 0..2 {
+        let mut client = Client::start_with(&rollcall.url, token, &setting);
+        client.says("heartbeats are accepted");
+        client.ends();
+    }
+    let agents = rollcall.call("GET", "/api/v1/agents", "");
+    assert_eq!((&agents["total"], &agents["items"][0]["name"]), (&json!(1), &json!("by-name")));
+}
+
+#[test]
+fn operators_see_work_sleep_and_obedience() {
+    if !there_is_python() {
+        return;
+    }
+    let rollcall = Rollcall::start(&["--memory"]);
+    let agent = rollcall.verified();
+    let detail = |key: &str| {
+        let path = format!("/api/v1/agents/{}?detail=true", agent.id);
+        rollcall.call("GET", &path, "")["detail"][key].clone()
+    };
+    let mut client = Client::start(&rollcall.url, &agent.key);
+    client.says("heartbeats are accepted");
+    assert!(detail("stalls_at").is_null());
+    client.told("work = heartbeat.working(); work.__enter__(); heartbeat.usage(tokens=5, cost_usd=0.01)");
+    until("the age of its progress", || !detail("stalls_at").is_null());
+    client.told("heartbeat.on('drain')(lambda directive: print('drains', flush=True))");
+    let path = format!("/api/v1/agents/{}/directive", agent.id);
+    rollcall.call("POST", &path, r#"{"action": "drain"}"#);
+    client.says("drains");
+    until("the acknowledgement", || !detail("directive")["acknowledged_at"].is_null());
+    client.told("sleep = lambda: heartbeat.sleep_until(time.time() + 600)");
+    client.told("import threading, time; threading.Thread(target=sleep, daemon=True).start()");
+    until("its promise", || !detail("next_beat_at").is_null());
+    assert!(detail("stalls_at").is_null());
+    client.ends();
+    assert_eq!(rollcall.status(&agent), "offline");
 }
 
 /// Whether these tests can run. The harness shows nothing of what passes, so this writes past it.
@@ -322,6 +372,8 @@ with module.Heartbeat(sys.argv[2], sys.argv[3]) as heartbeat:
                 os._exit(0)
             os.waitpid(child, 0)
             print("the child has ended", flush=True)
+        else:
+            exec(line)
 "#;
 
 struct Client {

@@ -5,8 +5,10 @@ import json
 import logging
 import os
 import pathlib
+import re
 import socket
 import sys
+import tempfile
 import threading
 import unittest
 
@@ -26,14 +28,14 @@ def answer(code, body="", **headers):
 
 
 def accepted(interval, **directive):
-    data = {"intervalSeconds": interval}
+    agent = {"status": "healthy", "heartbeat_config": {"interval_seconds": interval}}
     if directive:
-        data["directive"] = directive
-    return answer(200, json.dumps({"ok": True, "data": data}))
+        agent["directive"] = directive
+    return answer(200, json.dumps(agent))
 
 
 def refused(message):
-    return answer(401, json.dumps({"ok": False, "error": {"code": "UNAUTHORIZED", "message": message}}))
+    return answer(401, json.dumps({"detail": message, "request_id": "1"}))
 
 
 def dripping(connection):
@@ -58,6 +60,7 @@ class Server:
 
     def __init__(self, *script):
         self.asked = []
+        self.credentials = []
         self._script = list(script)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
@@ -78,11 +81,12 @@ class Server:
     def _answer(self, connection):
         with connection.makefile("rb") as request:
             path = request.readline().split()[1].decode()
-            length = 0
+            headers = {}
             for line in iter(request.readline, b"\r\n"):
                 name, value = line.decode().split(":", 1)
-                length = int(value) if name.lower() == "content-length" else length
-            self.asked.append((path, json.loads(request.read(length))))
+                headers[name.lower()] = value.strip()
+            self.credentials.append(headers["x-agent-token"])
+            self.asked.append((path, json.loads(request.read(int(headers["content-length"])))))
         reply = self._script.pop(0) if self._script else answer(500)
         if callable(reply):
             reply(connection)
@@ -92,6 +96,9 @@ class Server:
     def statuses(self):
         return [body["status"] for _, body in self.asked]
 
+    def reported(self, field):
+        return [body["report"].get(field) for _, body in self.asked]
+
     def close(self):
         self._socket.close()
 
@@ -99,8 +106,8 @@ class Server:
 class Recorded(Heartbeat):
     """Stops in its n-th pause; its random numbers are all the same."""
 
-    def __init__(self, url, pauses, chance=1.0, key=KEY):
-        super().__init__(url, key)
+    def __init__(self, url, pauses, chance=1.0, key=KEY, **named):
+        super().__init__(url, key, **named)
         self.delays = []
         self._pauses = pauses
         self._chance = lambda: chance
@@ -151,7 +158,8 @@ class HeartbeatTest(unittest.TestCase):
         server = self.server(accepted(30), accepted(10), accepted(10))
         self.assertEqual(Recorded(server.url + "/", 2).run(), [30.0, 10.0])
         self.assertEqual(server.statuses(), ["healthy", "healthy", "offline"])
-        self.assertEqual({path for path, _ in server.asked}, {"/api/agents/heartbeat"})
+        self.assertEqual({path for path, _ in server.asked}, {"/api/v1/agent/heartbeat"})
+        self.assertEqual(set(server.credentials), {KEY})
         self.assertEqual(self.lines, ["heartbeats are accepted"])
 
     def test_it_is_early_by_up_to_a_tenth_of_the_interval(self):
@@ -207,7 +215,7 @@ class HeartbeatTest(unittest.TestCase):
 
     def test_a_redirect_is_not_followed(self):
         elsewhere = self.server()
-        server = self.server(answer(307, Location=elsewhere.url + "/api/agents/heartbeat"))
+        server = self.server(answer(307, Location=elsewhere.url + "/api/v1/agent/heartbeat"))
         Recorded(server.url, 1).run()
         self.assertEqual(elsewhere.asked, [])
         self.assertEqual(self.lines[0], "heartbeat failed: HTTP 307; next try in 2.0 s")
@@ -303,6 +311,255 @@ class HeartbeatTest(unittest.TestCase):
         self.assertEqual(self.lines, ["no heartbeats: can't start new thread"])
 
 
+def until(is_so):
+    """Waits for what another thread does."""
+    for _ in range(PATIENCE * 100):
+        if is_so():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("waited in vain")
+
+
+class Reports(unittest.TestCase):
+    """What heartbeats say beside the status."""
+
+    def heartbeat(self, *script, **named):
+        server = Server(*script)
+        self.addCleanup(server.close)
+        return server, Recorded(server.url, 1, **named)
+
+    def environment(self, **variables):
+        for name, value in variables.items():
+            self.addCleanup(os.environ.__setitem__, name, os.environ[name]) if name in os.environ else (
+                self.addCleanup(os.environ.pop, name, None)
+            )
+            os.environ[name] = value
+
+    def test_usage_is_reported_until_it_is_accepted_and_then_anew(self):
+        server, heartbeat = self.heartbeat(answer(503), answer(200, HTML), *[accepted(1)] * 4)
+        heartbeat.usage(tokens=100, cost_usd=0.1)
+        heartbeat._beat()
+        heartbeat.usage(tokens=20, cost_usd=0.2)
+        for _ in range(3):
+            heartbeat._beat()
+        # Two of these are one millionth, and the rest waits.
+        for _ in range(2):
+            heartbeat.usage(cost_usd=0.0000007)
+            heartbeat._beat()
+        both = {"tokens": 120, "cost_usd": 0.3}
+        self.assertEqual(
+            server.reported("usage"),
+            [{"tokens": 100, "cost_usd": 0.1}, both, both, None, {"tokens": 0, "cost_usd": 0.000001}, None],
+        )
+
+    def test_usage_during_a_heartbeat_is_the_next_ones(self):
+        heard, go_on = threading.Event(), threading.Event()
+
+        def slow(connection):
+            heard.set()
+            go_on.wait(PATIENCE)
+            connection.sendall(accepted(1))
+
+        server, heartbeat = self.heartbeat(slow, accepted(1))
+        heartbeat.usage(tokens=1)
+        thread = threading.Thread(target=heartbeat._beat)
+        thread.start()
+        self.assertTrue(heard.wait(PATIENCE))
+        heartbeat.usage(tokens=2)
+        go_on.set()
+        thread.join()
+        heartbeat._beat()
+        self.assertEqual([usage["tokens"] for usage in server.reported("usage")], [1, 2])
+
+    def test_the_end_reports_what_was_used(self):
+        server, heartbeat = self.heartbeat(accepted(1), accepted(1))
+        heartbeat._pause = lambda _seconds: heartbeat.usage(tokens=5) or True
+        heartbeat.run()
+        self.assertEqual(server.reported("usage"), [None, {"tokens": 5, "cost_usd": 0}])
+
+    def test_usage_that_is_no_number_is_a_line_and_no_more(self):
+        _, heartbeat = self.heartbeat()
+        for tokens, dollars in ((-1, 0), ("many", 0), (None, 0), (0, float("nan")), (float("inf"), 0), (0, -0.1)):
+            with self.assertLogs("rollcall", "ERROR"):
+                heartbeat.usage(tokens=tokens, cost_usd=dollars)
+        self.assertFalse(heartbeat._unreported)
+
+    def test_the_age_of_progress_is_reported_while_there_is_work(self):
+        server, heartbeat = self.heartbeat(accepted(1), accepted(1), accepted(1))
+        heartbeat._beat()
+        with heartbeat.working():
+            heartbeat._progress_at -= 30
+            heartbeat._beat()
+        heartbeat._beat()
+        before, during, after = server.reported("progress_age_seconds")
+        self.assertEqual((before, int(during) >= 30, after), (None, True, None))
+
+    def test_a_process_has_one_boot_id_and_a_deployment_may_choose_it(self):
+        server, heartbeat = self.heartbeat(*[accepted(1)] * 3)
+        heartbeat._beat()
+        Heartbeat(server.url, KEY)._beat()
+        self.environment(ROLLCALL_BOOT_ID="0123456789ABCDEF")
+        heartbeat._beat()
+        first, second, given = server.reported("boot_id")
+        self.assertRegex(first, "^[0-9a-f]{16}$")
+        self.assertEqual((second, given), (first, "0123456789abcdef"))
+
+    def test_a_sleep_promises_the_next_heartbeat_and_there_is_none_before(self):
+        server = Server(accepted(1), accepted(1), accepted(1))
+        self.addCleanup(server.close)
+        heartbeat = Heartbeat(server.url, KEY)
+        heartbeat._interval = 0
+        until_when = rollcall_heartbeat.time.time() + 3
+        with heartbeat, heartbeat.working():
+            heartbeat._progress_at -= 1000
+            heartbeat.sleep_until(until_when)
+            self.assertGreaterEqual(rollcall_heartbeat.time.time(), until_when)
+            self.assertLess(heartbeat.progress_age, 1000)
+            until(lambda: len(server.asked) >= 2 and server.reported("next_beat_in_seconds")[-1] is None)
+        promises = [promise for promise in server.reported("next_beat_in_seconds") if promise is not None]
+        self.assertEqual(len(promises), 1)
+        asleep = server.reported("next_beat_in_seconds").index(promises[0])
+        self.assertIsNone(server.reported("progress_age_seconds")[asleep])
+
+    def test_a_sleep_shorter_than_the_interval_is_not_worth_a_promise(self):
+        server, heartbeat = self.heartbeat(accepted(60))
+        heartbeat._beat()
+        heartbeat.sleep_until(rollcall_heartbeat.time.time() + 0.1)
+        self.assertFalse(heartbeat._hurry)
+
+    def test_the_end_wakes_a_sleeper_and_promises_nothing(self):
+        server = Server(accepted(1), accepted(1), accepted(1))
+        self.addCleanup(server.close)
+        heartbeat = Heartbeat(server.url, KEY).start()
+        sleeper = threading.Thread(target=heartbeat.sleep_until, args=(rollcall_heartbeat.time.time() + 7200,))
+        sleeper.start()
+        until(lambda: server.asked and server.reported("next_beat_in_seconds")[-1] is not None)
+        heartbeat.stop()
+        sleeper.join(PATIENCE)
+        self.assertFalse(sleeper.is_alive())
+        self.assertEqual((server.statuses()[-1], server.reported("next_beat_in_seconds")[-1]), ("offline", None))
+
+    def test_after_a_failure_nobody_hurries(self):
+        server, heartbeat = self.heartbeat(answer(429, Retry_After=1000))
+        heartbeat._beat()
+        heartbeat._hurry = True
+        early = []
+        heartbeat._lock.wait_for = lambda ready, _seconds: early.append(ready())
+        Heartbeat._pause(heartbeat, 1)
+        self.assertEqual(early, [False])
+
+    def test_a_name_and_a_token_create_the_agent_and_its_key_is_shown(self):
+        new = json.loads(accepted(1).split(b"\r\n\r\n")[1])
+        created = answer(200, json.dumps({**new, "agent_token": KEY}))
+        server, heartbeat = self.heartbeat(created, accepted(1), accepted(1), key=None, name="n", token="rce_1")
+        self.assertIsNone(heartbeat.key)
+        heartbeat._beat()
+        self.assertEqual(heartbeat.key, KEY)
+        heartbeat._beat()
+        heartbeat.key = "rotated"
+        heartbeat._beat()
+        self.assertEqual(server.credentials, ["rce_1", "rce_1", "rotated"])
+        asked = [(path, body.get("name")) for path, body in server.asked]
+        self.assertEqual(asked, [("/api/v1/agents/heartbeat", "n")] * 2 + [("/api/v1/agent/heartbeat", None)])
+
+    def test_the_environment_or_its_file_has_what_the_program_does_not_say(self):
+        server, _ = self.heartbeat(accepted(1), accepted(1))
+        self.environment(ROLLCALL_URL=server.url, ROLLCALL_KEY=KEY)
+        Heartbeat()._beat()
+        del os.environ["ROLLCALL_KEY"]
+        with tempfile.NamedTemporaryFile("w+") as file:
+            print("rce_2", file=file, flush=True)
+            self.environment(ROLLCALL_ENROLLMENT_TOKEN_FILE=file.name)
+            Heartbeat(name="n")._beat()
+        self.assertEqual(server.credentials, [KEY, "rce_2"])
+
+    def test_a_key_that_no_header_takes_is_not_repeated(self):
+        with self.assertLogs("rollcall") as said:
+            Heartbeat("http://127.0.0.1:1", "a secret\nof two lines")._beat()
+            Heartbeat("http://127.0.0.1:1")._beat()
+        first, second = said.output
+        self.assertNotIn("secret", first)
+        self.assertIn("there is no key", second)
+
+    def test_what_was_not_understood_is_said_once(self):
+        body = json.loads(accepted(1).split(b"\r\n\r\n")[1])
+        odd = answer(200, json.dumps({**body, "report_errors": ["report.usage: must be an object"]}))
+        _, heartbeat = self.heartbeat(odd, odd)
+        with self.assertLogs("rollcall", "ERROR") as said:
+            heartbeat._beat()
+            heartbeat._beat()
+        self.assertEqual(len(said.output), 1)
+
+
+class UnderTheWrapper(unittest.TestCase):
+    """`ROLLCALL_STATE`: the wrapper sends the heartbeats."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.state = pathlib.Path(folder.name) / "state"
+        self.says(None)
+        self.addCleanup(os.environ.pop, "ROLLCALL_STATE", None)
+        os.environ["ROLLCALL_STATE"] = str(self.state)
+
+    def says(self, directive):
+        self.state.write_text(json.dumps({"directive": directive}))
+
+    def reports(self):
+        files = [path for path in self.state.parent.iterdir() if re.search(r"state\.[0-9a-f]{16}$", path.name)]
+        return [json.loads(path.read_text()) for path in files]
+
+    def test_nothing_is_sent_and_the_wrapper_reads_all_of_it(self):
+        server = Server(accepted(1))
+        self.addCleanup(server.close)
+        with Heartbeat(server.url, KEY) as heartbeat:
+            self.assertTrue(heartbeat.alive)
+            heartbeat.status = "degraded"
+            heartbeat.usage(tokens=7, cost_usd=0.5)
+            with heartbeat.working():
+                heartbeat._share(heartbeat.status)
+                [report] = self.reports()
+                self.assertLess(report.pop("progress_age_seconds"), PATIENCE)
+            expected = {"pid": os.getpid(), "status": "degraded", "ack_directive": None}
+            self.assertEqual(report, {**expected, "usage": {"tokens": 7, "cost_usd": 0.5}})
+            heartbeat.usage(tokens=1)
+        [report] = self.reports()
+        self.assertEqual((report["status"], report["usage"]["tokens"]), ("offline", 8))
+        self.assertEqual(server.asked, [])
+
+    def test_its_directive_is_obeyed_and_acknowledged(self):
+        self.says({"version": 5, "action": "stop"})
+        with Heartbeat() as heartbeat:
+            until(lambda: heartbeat.directive is not None)
+            with self.assertRaises(Stop):
+                heartbeat.check()
+        self.assertEqual([report["ack_directive"] for report in self.reports()], [5])
+
+    def test_two_of_them_have_a_file_each(self):
+        with Heartbeat(), Heartbeat():
+            until(lambda: len(self.reports()) == 2)
+
+    def test_a_file_without_news_stays_as_old_as_it_is(self):
+        heartbeat = Heartbeat()
+        with heartbeat.working():
+            heartbeat._share("healthy")
+            [file] = self.state.parent.glob("state.*")
+            os.utime(file, (1, 1))
+            heartbeat._share("healthy")
+            self.assertEqual(file.stat().st_mtime, 1)
+            heartbeat.progress()
+            heartbeat._share("healthy")
+            self.assertNotEqual(file.stat().st_mtime, 1)
+
+    def test_a_wrapper_that_is_gone_is_one_line(self):
+        self.state.unlink()
+        heartbeat = Heartbeat()
+        with self.assertLogs("rollcall") as said:
+            heartbeat._share("healthy")
+            heartbeat._share("healthy")
+        self.assertEqual(len(said.output), 1)
+
+
 class Directives(unittest.TestCase):
     """What an operator wants, in the answers."""
 
@@ -317,7 +574,7 @@ class Directives(unittest.TestCase):
         return server, heartbeat
 
     def acknowledged(self, server):
-        return [body.get("report", {}).get("ackDirective") for _, body in server.asked]
+        return server.reported("ack_directive")
 
     def test_the_last_accepted_heartbeat_says_it_and_nothing_else(self):
         _, heartbeat = self.beat(accepted(1, **self.PAUSE), answer(500), refused("revoked"))
@@ -335,10 +592,7 @@ class Directives(unittest.TestCase):
         passed = threading.Event()
         work = threading.Thread(target=lambda: (heartbeat.check(), passed.set()), daemon=True)
         work.start()
-        for _ in range(PATIENCE * 100):
-            if heartbeat._obeyed is not None:
-                break
-            threading.Event().wait(0.01)
+        until(lambda: heartbeat._obeyed is not None)
         heartbeat._beat()
         self.assertFalse(passed.is_set())
         heartbeat._beat()
@@ -379,6 +633,48 @@ class Directives(unittest.TestCase):
         self.assertIsNone(heartbeat._obeyed)
         heartbeat.acknowledge(heartbeat.directive)
         self.assertEqual(heartbeat._obeyed, 5)
+
+    def test_a_handler_is_called_once_for_a_directive_and_its_return_acknowledges(self):
+        server = Server(*[accepted(1, version=5, action="drain")] * 3, accepted(1))
+        self.addCleanup(server.close)
+        heartbeat = Heartbeat(server.url, KEY)
+        heard = []
+
+        @heartbeat.on("drain")
+        def drain(directive):
+            heard.append(directive)
+
+        heartbeat._beat()
+        until(lambda: heartbeat._obeyed is not None)
+        for _ in range(3):
+            heartbeat._beat()
+        self.assertEqual(heard, [{"version": 5, "action": "drain"}])
+        self.assertEqual(self.acknowledged(server), [None, 5, 5, 5])
+
+    def test_a_handler_that_fails_acknowledges_nothing(self):
+        heartbeat = Heartbeat("http://127.0.0.1", KEY)
+        failed = threading.Event()
+
+        @heartbeat.on("drain")
+        def drain(_directive):
+            failed.set()
+            raise ValueError
+
+        with self.assertLogs("rollcall", "ERROR") as said:
+            heartbeat._directed({"version": 5, "action": "drain"})
+            self.assertTrue(failed.wait(PATIENCE))
+            until(lambda: said.output)
+        self.assertIsNone(heartbeat._obeyed)
+
+    def test_the_end_of_a_directive_is_a_run_for_handlers(self):
+        heartbeat = Heartbeat("http://127.0.0.1", KEY)
+        ran = threading.Event()
+        heartbeat.on("run")(lambda _directive: ran.set())
+        heartbeat._directed(None)
+        self.assertFalse(ran.is_set())
+        heartbeat._directed(self.PAUSE)
+        heartbeat._directed(None)
+        self.assertTrue(ran.wait(PATIENCE))
 
     def test_an_unreadable_directive_is_none(self):
         for directive in ({"version": "7", "action": "pause"}, {"version": 7}, {"action": "stop"}):
