@@ -233,3 +233,24 @@ async fn a_sweep_that_stops_early_goes_on_where_it_stopped() {
         assert_eq!(system.payloads(agent, "agent.offline").await.len(), 1);
     }
 }
+
+/// The lines of docs/api.md, with a canary and without.
+#[tokio::test]
+async fn a_sweep_that_has_nothing_to_tell_costs_what_is_said_of_it() {
+    for (setup, requests, writes) in [(TestSystem::with(), 7, 3.0), (without_canary(), 6, 2.0)] {
+        let system = setup.start().await;
+        let agent = heard(&system, "a").await;
+        // The canary's row is made, and what is told at the start.
+        sweep_alone(&system, 2).await;
+        system.advance(MINUTE);
+        // Without a canary an agent must be heard, or the sweep takes itself for deaf.
+        system.beat(&agent, "healthy").await.data();
+        system.proxy.take();
+        system.lone_sweep().await.expect("a sweep");
+        let tally = system.proxy.take();
+        let scan = tally.of("Scan");
+        let read_units = tally.read_units() - scan.read_units();
+        let besides = (tally.requests() - scan.requests(), tally.write_units(), read_units);
+        assert_eq!(besides, (requests, writes, 3.5), "{:?}", tally.operations());
+    }
+}
