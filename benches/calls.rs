@@ -30,8 +30,12 @@ impl Call {
     ) -> Self {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let status = if binary == "fallback" { 404 } else { 200 };
-        Self { binary, what, method, path: path.into(), headers, body, status }
+        Self { binary, what, method, path: path.into(), headers, body, status: 200 }
+    }
+
+    /// The same call, of which it is known that it is refused.
+    fn refused(self, status: u16) -> Self {
+        Self { status, ..self }
     }
 
     /// The event that API Gateway makes of it.
@@ -80,13 +84,15 @@ pub fn all(fleet: &Fleet) -> Vec<Call> {
     all_with(fleet, "renamed")
 }
 
-/// The same, with another new name for the agent that gets one.
+/// As [`all`], with another new name for the agent and the channel that get one.
 pub fn all_with(fleet: &Fleet, new_name: &str) -> Vec<Call> {
     let mut calls = of_agents(fleet);
     calls.extend(of_operators(fleet, new_name));
+    calls.extend(of_alerts(fleet, new_name));
     calls.push(Call::new("health", "readiness", Method::GET, "/readyz", &[], &Value::Null));
     calls.push(Call::new("page", "a file of the page", Method::GET, "/", &[], &Value::Null));
-    calls.push(Call::new("fallback", "an unknown route", Method::GET, "/nowhere", &[], &Value::Null));
+    let unknown = Call::new("fallback", "an unknown route", Method::GET, "/nowhere", &[], &Value::Null);
+    calls.push(unknown.refused(404));
     calls
 }
 
@@ -115,10 +121,8 @@ fn of_agents(fleet: &Fleet) -> Vec<Call> {
 }
 
 fn of_operators(fleet: &Fleet, new_name: &str) -> Vec<Call> {
-    let bearer = format!("Bearer {}", fleet.operator_token);
     let (agents, tokens) = ("/api/v1/agents".to_owned(), "/api/v1/tokens".to_owned());
     let other = |rest: &str| format!("{agents}/{}{rest}", fleet.other.id);
-    let nobodys = |collection: &str| format!("{collection}/00000000-0000-8000-8000-000000000000");
     let token = json!({ "kind": "enrollment", "all_boards": true });
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
     let none = Value::Null;
@@ -140,9 +144,48 @@ fn of_operators(fleet: &Fleet, new_name: &str) -> Vec<Call> {
         ("list-tokens", "list a handful of tokens", &get, tokens.clone(), none.clone()),
         ("delete-token", "delete no token", &delete, nobodys(&tokens), none),
     ];
-    let headers = [("authorization", bearer.as_str())];
-    let call = |(binary, what, method, path, body): (_, _, &Method, String, Value)| {
-        Call::new(binary, what, method.clone(), path, &headers, &body)
-    };
-    calls.map(call).into()
+    calls.map(|call| by_operator(fleet, call)).into()
+}
+
+/// What is neither an agent nor a token. What would add up over the starts of a function, or may be had but once a
+/// minute, is asked for in a way that is refused: the refusal comes after the reads that it needs.
+fn of_alerts(fleet: &Fleet, new_name: &str) -> Vec<Call> {
+    let (channels, silences) = ("/api/v1/channels".to_owned(), "/api/v1/silences".to_owned());
+    let own = |rest: &str| format!("{channels}/{}{rest}", fleet.channel_id);
+    let a_second = json!({ "all": true, "for_seconds": 1 });
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let none = Value::Null;
+    let calls = [
+        ("create-channel", "a channel without a URL", &post, channels.clone(), json!({ "kind": "webhook" })),
+        ("test-channel", "test a channel that is paused", &post, own("/test"), none.clone()),
+        ("redeliver", "redeliver to nobody", &post, nobodys(&channels) + "/redeliver", json!({ "seq": 1 })),
+    ];
+    let mut refused: Vec<Call> = calls.map(|call| by_operator(fleet, call)).into();
+    for (call, status) in refused.iter_mut().zip([422, 409, 404]) {
+        call.status = status;
+    }
+    let calls = [
+        ("list-channels", "the channels", &get, channels.clone(), none.clone()),
+        ("update-channel", "change a channel", &Method::PATCH, own(""), json!({ "label": new_name })),
+        ("delete-channel", "delete no channel", &delete, nobodys(&channels), none.clone()),
+        ("list-deliveries", "a channel's deliveries", &get, own("/deliveries"), none.clone()),
+        ("create-silence", "silence all for a second", &post, silences.clone(), a_second),
+        ("list-silences", "the silences", &get, silences.clone(), none.clone()),
+        ("delete-silence", "delete no silence", &delete, nobodys(&silences), none.clone()),
+        ("get-fleet", "the fleet", &get, "/api/v1/fleet".to_owned(), none.clone()),
+        ("list-alerts", "the messages of alerts", &get, "/api/v1/alerts".to_owned(), none),
+    ];
+    refused.extend(calls.map(|call| by_operator(fleet, call)));
+    refused
+}
+
+type Operation<'a> = (&'static str, &'static str, &'a Method, String, Value);
+
+fn by_operator(fleet: &Fleet, (binary, what, method, path, body): Operation<'_>) -> Call {
+    let bearer = format!("Bearer {}", fleet.operator_token);
+    Call::new(binary, what, method.clone(), path, &[("authorization", &bearer)], &body)
+}
+
+fn nobodys(collection: &str) -> String {
+    format!("{collection}/00000000-0000-8000-8000-000000000000")
 }

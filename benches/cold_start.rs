@@ -139,8 +139,11 @@ fn contenders(binaries: &Binaries, stack: &Stack) -> Vec<Contender> {
     let good = Some(200);
     let mut contenders = vec![binary("empty", beat.clone(), good), binary("bare-update", beat.clone(), good)];
     let served = calls::all(&stack.fleet);
-    let jobs =
-        [("sweep", json!({ "source": "rollcall.sweep" })), ("mint-token", json!({ "kind": "operator" }))];
+    let jobs = [
+        ("sweep", json!({ "source": "rollcall.sweep" })),
+        ("deliver", json!({ "source": "rollcall.deliver" })),
+        ("mint-token", json!({ "kind": "operator" })),
+    ];
     let jobs = jobs.map(|(name, event)| (name, event, None));
     let functions = served.iter().map(|call| (call.binary, call.event(), Some(call.status))).chain(jobs);
     // The goals are the heartbeat's, whichever functions are wanted.

@@ -48,6 +48,8 @@ pub struct Fleet {
     pub other: Agent,
     pub operator_token: String,
     pub enrollment_token: String,
+    /// A channel that is paused: nothing is sent to it.
+    pub channel_id: String,
 }
 
 impl System {
@@ -163,12 +165,21 @@ impl System {
     pub async fn fleet(&self) -> Fleet {
         let bearer = format!("Bearer {}", self.operator_token);
         let enrollment = json!({ "kind": "enrollment", "all_boards": true });
-        let token = self.post("/api/v1/tokens", &[("authorization", &bearer)], &enrollment).await;
+        let headers = [("authorization", bearer.as_str())];
+        let token = self.post("/api/v1/tokens", &headers, &enrollment).await;
+        let webhook = json!({ "kind": "webhook", "url": "http://127.0.0.1:9/" });
+        let channel = self.post("/api/v1/channels", &headers, &webhook).await;
+        let channel_id = channel["id"].as_str().expect("an id").to_owned();
+        let pause = json!({ "state": "paused" });
+        let path = format!("/api/v1/channels/{channel_id}");
+        let (status, answer) = self.call(&Call::new("", "", Method::PATCH, path, &headers, &pause)).await;
+        assert_eq!(status, 200, "{answer}");
         Fleet {
             agent: self.agent("agent").await,
             other: self.agent("other").await,
             operator_token: self.operator_token.clone(),
             enrollment_token: token["token"].as_str().expect("a token").to_owned(),
+            channel_id,
         }
     }
 }
