@@ -172,6 +172,8 @@ const TOLD = {
 	"agent.online": ["live", ({ last_seen_at }, moment) => `Back${last_seen_at ? ` after ${span(at(moment) - at(last_seen_at))}` : ""}`],
 	"agent.never_seen": ["offline", () => "Never came"],
 	"agent.stalled": ["stalled", () => "Stalled: it is heard, and its work does not move"],
+	"agent.restarted": ["fresh", ({ boot_id }) => ["Restarted as ", h("code", {}, boot_id)]],
+	"agent.cloned": ["error", () => "Cloned: more than one process has its key"],
 	"agent.directed": ["fresh", (payload) => `Asked to ${ASKED[payload.action]}${because(payload)}`],
 	"agent.directive_acknowledged": ["live", ({ action }) => `Acknowledged that it should ${ASKED[action]}`],
 };

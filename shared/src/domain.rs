@@ -1,6 +1,7 @@
 //! The words of the field and their rules: pure, without HTTP, AWS or Lambda.
 
 pub mod agent;
+pub mod boot;
 pub mod canary;
 pub mod change;
 pub mod channel;

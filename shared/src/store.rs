@@ -4,6 +4,7 @@
 //! not an error; so is a transaction conflict, which means that somebody else was there first.
 
 mod agents;
+mod boots;
 mod changes;
 mod channels;
 mod check_in;

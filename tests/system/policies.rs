@@ -90,6 +90,11 @@ async fn envelope(system: &TestSystem, agent: &TestAgent) {
 
     ok(&system.beat(agent, "healthy").await);
     ok(&system.beat(agent, "offline").await);
+    for boot_id in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
+        let report = json!({ "bootId": boot_id });
+        let body = json!({ "apiKey": agent.key, "status": "healthy", "report": report });
+        ok(&system.post("/api/agents/heartbeat", &body).await);
+    }
     ok(&Client::operator(system).await.touch(&agent_path(&agent.id, "/heartbeat")).await);
 
     ok(&system.post_event(agent, "one").await);
@@ -105,6 +110,9 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
     ok(&created);
     let third = Client::bearer(system, &text(&created.json(), "agent_token"));
     ok(&third.post(BEAT_BY_NAME, &json!({ "status": "offline" })).await);
+    for boot_id in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
+        ok(&third.post(BEAT_BY_NAME, &json!({ "report": { "boot_id": boot_id } })).await);
+    }
     ok(&third.get("/api/v1/agent/healthz").await);
     assert_eq!(third.post(BEAT_BY_NAME, &json!({ "status": 1 })).await.status, 422);
     assert_eq!(third.touch(&agent_path(&agent.id, "/heartbeat")).await.status, 403);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::domain::boot::BootId;
 use crate::domain::concern::Told;
 use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
 use crate::domain::directive::{Action, Directive};
@@ -192,6 +193,12 @@ pub struct Agent {
     /// The directive's version until the agent acknowledges it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unacked: Option<i64>,
+    /// The process that speaks for it, if it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootId>,
+    /// Until when its processes are not told apart: more than one has its key, or a deployment replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_noise: Option<Timestamp>,
     /// Accepted requests. A meter, not an invoice: a resent request may count twice.
     #[serde(default)]
     pub requests_total: u64,
@@ -244,6 +251,8 @@ impl Agent {
             told: Told::NOTHING,
             directive: None,
             unacked: None,
+            boot: None,
+            boot_noise: None,
             requests_total: 0,
             namespace_id: None,
             created_at: now,
@@ -289,6 +298,12 @@ impl Agent {
         )
     }
 
+    /// How often it sends a heartbeat.
+    #[must_use]
+    pub const fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+
     /// How long a lease lasts.
     #[must_use]
     pub const fn tolerance(&self) -> Duration {
@@ -306,7 +321,7 @@ impl Agent {
     #[must_use]
     pub fn is_late(&self, now: Timestamp) -> bool {
         let Some(seen) = self.last_seen_at else { return false };
-        let due = self.next_beat_at.max(Some(seen.plus(Duration::from_millis(self.interval_ms))));
+        let due = self.next_beat_at.max(Some(seen.plus(self.interval())));
         self.agent_state == AgentState::Active
             && self.offline_since.is_none()
             && due.is_some_and(|due| now > due.plus(LEASE_GRACE))

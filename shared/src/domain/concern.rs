@@ -14,6 +14,8 @@ pub enum Concern {
     NeverSeen,
     /// It falls silent and comes back again and again.
     Flapping,
+    /// More than one process has its key.
+    Cloned,
     /// It sends heartbeats, and says of itself that it is broken.
     Error,
     /// It sends heartbeats, and its work does not get further.
@@ -26,10 +28,11 @@ pub enum Concern {
 
 impl Concern {
     /// Every concern, worst first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Offline,
         Self::NeverSeen,
         Self::Flapping,
+        Self::Cloned,
         Self::Error,
         Self::Stalled,
         Self::Unheeded,
@@ -37,7 +40,8 @@ impl Concern {
     ];
 
     /// What a channel hears of that names none: all but those who wait at an open door, which are strangers' words.
-    pub const HEARD: [Self; 5] = [Self::Offline, Self::NeverSeen, Self::Error, Self::Stalled, Self::Unheeded];
+    pub const HEARD: [Self; 6] =
+        [Self::Offline, Self::NeverSeen, Self::Cloned, Self::Error, Self::Stalled, Self::Unheeded];
 
     /// The word that rows and the wire use.
     #[must_use]
@@ -46,6 +50,7 @@ impl Concern {
             Self::Offline => "offline",
             Self::NeverSeen => "never_seen",
             Self::Flapping => "flapping",
+            Self::Cloned => "cloned",
             Self::Error => "error",
             Self::Stalled => "stalled",
             Self::Unheeded => "unheeded",

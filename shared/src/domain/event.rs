@@ -38,6 +38,10 @@ pub mod kind {
     pub const AGENT_ONLINE: EventType = EventType::system("agent.online");
     /// An agent sends heartbeats, and its work does not get further.
     pub const AGENT_STALLED: EventType = EventType::system("agent.stalled");
+    /// Another process speaks for an agent than before.
+    pub const AGENT_RESTARTED: EventType = EventType::system("agent.restarted");
+    /// More than one process has an agent's key.
+    pub const AGENT_CLONED: EventType = EventType::system("agent.cloned");
     /// An operator said what an agent should do.
     pub const AGENT_DIRECTED: EventType = EventType::system("agent.directed");
     /// An agent says that it obeys.

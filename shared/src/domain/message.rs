@@ -383,6 +383,7 @@ fn type_of(member: &Member) -> &'static str {
         Some(Concern::Offline) => message_type::AGENT_OFFLINE,
         Some(Concern::NeverSeen) => message_type::AGENT_NEVER_SEEN,
         Some(Concern::Flapping) => message_type::AGENT_FLAPPING,
+        Some(Concern::Cloned) => message_type::AGENT_CLONED,
         Some(Concern::Error) => message_type::AGENT_ERROR,
         Some(Concern::Stalled) => message_type::AGENT_STALLED,
         Some(Concern::Unheeded) => message_type::AGENT_UNHEEDED,

@@ -12,9 +12,10 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// The types of messages.
 pub mod message_type {
     /// Every type that the log of alerts holds.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         AGENT_OFFLINE,
         AGENT_NEVER_SEEN,
+        AGENT_CLONED,
         AGENT_ERROR,
         AGENT_STALLED,
         AGENT_UNHEEDED,
@@ -32,6 +33,8 @@ pub mod message_type {
     pub const AGENT_OFFLINE: &str = "agent.offline";
     /// An agent never came.
     pub const AGENT_NEVER_SEEN: &str = "agent.never_seen";
+    /// More than one process has an agent's key.
+    pub const AGENT_CLONED: &str = "agent.cloned";
     /// An agent says that it is broken.
     pub const AGENT_ERROR: &str = "agent.error";
     /// An agent sends heartbeats, and its work does not get further.

@@ -249,6 +249,9 @@ impl<'a> Said<'a> {
             message_type::AGENT_NEVER_SEEN => {
                 self.with_end(format!("{agent} was let in and has never sent a heartbeat"))
             }
+            message_type::AGENT_CLONED => {
+                self.with_end(format!("{agent} is more than one process with the same key"))
+            }
             message_type::AGENT_ERROR => self.with_end(format!("{agent} says that it is broken")),
             message_type::AGENT_STALLED => {
                 self.with_end(format!("{agent} sends heartbeats, but its work does not get further"))
@@ -349,6 +352,7 @@ impl<'a> Said<'a> {
     fn recovery(&self, agent: &str) -> String {
         let ended = self.text("ended").map_or("in trouble", concern);
         let mut head = match self.text("cause") {
+            Some("restarted") => format!("{agent} is no longer {ended}: it was restarted."),
             Some("left") => format!("{agent} has left: it said so itself."),
             Some("revoked") => format!("{agent} is revoked, and no longer watched."),
             Some("deleted") => format!("{agent} is deleted, and no longer watched."),
@@ -393,6 +397,7 @@ fn concern(word: &str) -> &'static str {
         "offline" => "silent",
         "never_seen" => "never heard",
         "flapping" => "coming and going",
+        "cloned" => "more than one process",
         "error" => "broken",
         "stalled" => "stalled",
         "unheeded" => "not heeding",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::boot::BootId;
 use crate::time::Timestamp;
 
 /// How long work may stand still before it is stalled, unless an operator says otherwise.
@@ -13,7 +14,7 @@ pub const LONGEST_PROMISE: Duration = Duration::from_hours(24);
 /// How long ago progress may be said to be. What is older counts as this.
 pub const LONGEST_AGE: Duration = Duration::from_hours(7 * 24);
 
-/// A heartbeat's report. Each heartbeat of an agent says it whole: what it does not say is taken back.
+/// A heartbeat's report. Each heartbeat of an agent says progress and promise anew: what it does not say is taken back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The version of the directive that the agent obeys. An old or an invented one does nothing.
@@ -22,6 +23,8 @@ pub struct Report {
     pub progress_age: Option<Duration>,
     /// In how long the next heartbeat comes, of an agent that sleeps on purpose.
     pub next_beat_in: Option<Duration>,
+    /// Which process of the agent speaks.
+    pub boot_id: Option<BootId>,
 }
 
 impl Report {

@@ -52,6 +52,7 @@ impl World {
             last_seen_at: None,
             lease_expires_at: None,
             next_beat_at: None,
+            boot_noise: None,
             stalls_at: None,
             created_at: at(-1),
             verified_at: Some(at(-1)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::agent::{self, AgentId, AgentName, AgentState, FIRST_HEARTBEAT_GRACE, LEASE_GRACE};
+use super::boot::{SHORT_NOISE, shows_within};
 use super::concern::{Concern, Told};
 use super::directive::{Action, Directive};
 use super::hearing::{BlindWindow, extension};
@@ -72,6 +73,8 @@ pub struct Watched {
     pub told: Told,
     /// What an operator wants of it.
     pub directive: Option<Directive>,
+    /// Until when its processes are not told apart.
+    pub boot_noise: Option<Timestamp>,
     /// Epoch seconds at which DynamoDB removes the row.
     pub expires_at: Option<i64>,
 }
@@ -101,6 +104,8 @@ pub enum Overdue {
 pub enum Cause {
     /// The agent is heard, and well.
     Resumed,
+    /// The same, of a silence that another process ended than the one that fell silent.
+    Restarted,
     /// The agent said that it goes.
     Left,
     /// An operator shut it out.
@@ -121,6 +126,7 @@ impl Cause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Resumed => "resumed",
+            Self::Restarted => "restarted",
             Self::Left => "left",
             Self::Revoked => "revoked",
             Self::Deleted => "deleted",
@@ -245,6 +251,7 @@ impl Watched {
                 self.is_silent_for(self.patience(rules.missed), now, windows).then_some(Concern::Offline)
             }
             AgentState::Active if !self.is_live(now) => None,
+            AgentState::Active if self.is_cloned(now) => Some(Concern::Cloned),
             AgentState::Active if self.health == Some(Health::Error) => Some(Concern::Error),
             AgentState::Active if self.is_stalled(now) => Some(Concern::Stalled),
             AgentState::Active => self.is_unheeding(now).then_some(Concern::Unheeded),
@@ -290,6 +297,16 @@ impl Watched {
     pub fn is_stalled(&self, now: Timestamp) -> bool {
         let is_paused = self.directive.is_some_and(|directive| directive.action == Action::Pause);
         self.is_live(now) && !is_paused && self.stalls_at.is_some_and(|at| at < now)
+    }
+
+    /// Whether more than one process has its key. Only then the noise lasts longer than a deployment. What was told holds
+    /// until they would have shown themselves again.
+    fn is_cloned(&self, now: Timestamp) -> bool {
+        let was_told = self.told.concern == Some(Concern::Cloned);
+        self.boot_noise.is_some_and(|until| {
+            let interval = Duration::from_millis(self.interval_ms);
+            until > now.plus(SHORT_NOISE) || (was_told && now <= until.plus(shows_within(interval)))
+        })
     }
 
     /// Whether it sends heartbeats, and does not acknowledge what an operator wants.
@@ -363,6 +380,7 @@ mod tests {
             lease_expires_at: lease.map(Timestamp::from_millis),
             next_beat_at: None,
             stalls_at: None,
+            boot_noise: None,
             verified_at: Some(Timestamp::from_millis(verified)),
             offline_since: None,
         }

@@ -257,8 +257,9 @@ impl<'a> Teller<'a> {
         });
         if let [only] = &mut news[..]
             && only.ends_silence
-            && let Some((since, back_at)) = self.app.store.last_silence(only.member.id).await?
+            && let Some((since, back_at, cause)) = self.app.store.last_silence(only.member.id).await?
         {
+            only.member.cause = Some(cause);
             only.details.offline_since = since;
             only.details.back_at = Some(back_at);
         }

@@ -238,6 +238,7 @@ pub(super) fn first_heartbeat(agent: Agent, report: HealthReport, claims: Report
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
         next_beat_at: claims.promised(now),
+        boot: claims.boot_id,
         stalls_at: claims.moved_at(now).map(|moved_at| moved_at.plus(STALL_AFTER)),
         offline_since: Call::heartbeat(report).says_offline().then_some(now),
         requests_total: 1,

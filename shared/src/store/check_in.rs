@@ -3,18 +3,19 @@
 //! One conditional `UpdateItem` authenticates, rate limits, renews the lease, counts usage and hands back the
 //! row. Its refusals are explained by the row that it returns. Only what changes more than the lease needs more, one
 //! transaction for all that is due, with its events: saying `offline`, coming back after having been announced offline,
-//! and acknowledging a directive.
+//! speaking as another process, and acknowledging a directive.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use serde_json::{Value, json};
 
 use super::expression::Expression;
 use super::{Item, Races, Store, Transaction, Write};
 use super::{binary, broken, from_item, moment, number, string, transact, update};
 use crate::domain::agent::{Agent, AgentId, AgentState, millis};
+use crate::domain::boot::{Boot, BootId};
 use crate::domain::canary;
 use crate::domain::check_in::{Call, Caller, CheckIn, HealthReport};
 use crate::domain::directive::Directive;
@@ -23,6 +24,7 @@ use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::Health;
 use crate::domain::rate_limit::{Quota, SLOTS, Window};
 use crate::domain::report::STALL_AFTER;
+use crate::domain::watch::Cause;
 use crate::time::Timestamp;
 
 /// The counter of a call in the agent's row: `b7` for heartbeats, `c7` for other calls.
@@ -66,6 +68,9 @@ const IS_UNDER_LIMIT: &str = "\
 /// `<=` would refuse an agent's first call: a row without `last_seen_at` compares with nothing.
 const IS_NOT_LATE: &str = "NOT last_seen_at > :latest";
 
+/// While there is noise, processes are not told apart.
+const IS_SAME_BOOT: &str = "(boot = :boot OR boot_noise > :now)";
+
 /// An acknowledgement of what is acknowledged already, or was never asked for, is no news.
 const IS_NO_NEW_ACKNOWLEDGEMENT: &str = "(attribute_not_exists(unacked) OR unacked <> :ack)";
 
@@ -96,6 +101,8 @@ impl OfflineMark {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) mark: OfflineMark,
+    /// Which process speaks.
+    pub(super) boot: Boot,
     /// The directive that the agent acknowledges, for the first time.
     pub(super) acknowledges: Option<Directive>,
 }
@@ -104,11 +111,11 @@ impl Due {
     /// What a heartbeat supposes that has not read its row: nothing.
     pub(super) const fn nothing(call: Call) -> Self {
         let mark = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
-        Self { mark, acknowledges: None }
+        Self { mark, boot: Boot::Same, acknowledges: None }
     }
 
-    /// What this row shows to be due.
-    pub(super) fn of(agent: &Agent, call: Call) -> Self {
+    /// What this row shows to be due, where `boot` is what the call's boot id means to it.
+    pub(super) fn of(agent: &Agent, call: Call, boot: Boot) -> Self {
         let mark = match (agent.offline_since, call.says_offline()) {
             (None, false) => OfflineMark::None,
             (None, true) => OfflineMark::Begins,
@@ -116,7 +123,7 @@ impl Due {
             (Some(announced), false) => OfflineMark::Ends(announced),
         };
         let is_new = agent.unacked.is_some() && agent.unacked == call.report().ack_directive;
-        Self { mark, acknowledges: agent.directive.filter(|_| is_new) }
+        Self { mark, boot, acknowledges: agent.directive.filter(|_| is_new) }
     }
 }
 
@@ -148,11 +155,53 @@ fn claims(caller: &Caller, call: Call, now: Timestamp) -> Option<(Option<Timesta
     speaks.then(|| (report.promised(now), report.moved_at(now)))
 }
 
-/// A check-in's condition and update.
+/// The boot id of a call: an operator in the agent's place is none of its processes.
+pub(super) fn boot_id(caller: &Caller, call: Call) -> Option<BootId> {
+    call.report().boot_id.filter(|_| caller.is_the_agent())
+}
+
+/// What a check-in requires and does of the boot id. `read`: the row that the decision was made by.
+fn tell_apart(
+    check_in: &mut Expression,
+    boot: Boot,
+    boot_id: Option<BootId>,
+    read: Option<&Agent>,
+    now: Timestamp,
+) {
+    let bytes = |boot_id: BootId| binary(&boot_id.to_bytes());
+    match (boot, boot_id, read.and_then(|agent| agent.boot)) {
+        (Boot::Same, None, _) => return,
+        (Boot::Same, Some(boot_id), _) => {
+            check_in.require(IS_SAME_BOOT);
+            check_in.value(":boot", bytes(boot_id));
+        }
+        (_, _, None) => check_in.require("attribute_not_exists(boot)"),
+        (_, _, Some(seen)) => {
+            check_in.require("boot = :seen_boot");
+            check_in.value(":seen_boot", bytes(seen));
+            match read.and_then(|agent| agent.boot_noise) {
+                Some(noise) => {
+                    check_in.require("boot_noise = :seen_noise");
+                    check_in.value(":seen_noise", moment(noise));
+                }
+                None => check_in.require("attribute_not_exists(boot_noise)"),
+            }
+        }
+    }
+    if let Some(boot_id) = boot.becomes() {
+        check_in.write("boot", bytes(boot_id));
+    }
+    if let Some(until) = read.and_then(|agent| boot.noise(agent.interval(), now)) {
+        check_in.write("boot_noise", moment(until));
+    }
+}
+
+/// A check-in's condition and update. `read`: the row that shows what is due.
 pub(super) fn expression(
     caller: &Caller,
     call: Call,
     due: Due,
+    read: Option<&Agent>,
     default_limit: u32,
     now: Timestamp,
 ) -> Expression {
@@ -199,6 +248,7 @@ pub(super) fn expression(
             check_in.value(":offline_since", moment(announced));
         }
     }
+    tell_apart(&mut check_in, due.boot, boot_id(caller, call), read, now);
     let ack = call.report().ack_directive;
     match (due.acknowledges, ack) {
         (Some(directive), _) => {
@@ -242,25 +292,35 @@ impl Attempt<'_> {
         Window::at(self.now)
     }
 
-    fn expression(&self, due: Due) -> Expression {
-        expression(self.caller, self.call, due, *self.store.default_limit.get(), self.now)
+    fn expression(&self, due: Due, read: Option<&Agent>) -> Expression {
+        expression(self.caller, self.call, due, read, *self.store.default_limit.get(), self.now)
     }
 
     /// The check-in alone: one write.
-    async fn write(&self) -> Result<Write, StoreError> {
+    async fn write(&self, due: Due, read: Option<&Agent>) -> Result<Write, StoreError> {
         let (request, table) = (self.store.client.update_item(), self.store.tables.agents.get());
-        let request = self.expression(Due::nothing(self.call)).into_request(request, table, self.agent_id);
-        update(request).await
+        update(self.expression(due, read).into_request(request, table, self.agent_id)).await
     }
 
-    /// The check-in and its events: all or nothing.
-    async fn write_with_events(&self, due: Due, events: &[Event]) -> Result<Transaction, StoreError> {
-        let check_in = self.expression(due).into_part(self.store.tables.agents.get(), self.agent_id)?;
-        let mut writes = vec![check_in];
-        for event in events {
-            writes.push(self.store.put_event(event)?);
-        }
+    /// The check-in, and what is put beside it: all or nothing.
+    async fn write_with(
+        &self,
+        due: Due,
+        read: &Agent,
+        puts: Vec<TransactWriteItem>,
+    ) -> Result<Transaction, StoreError> {
+        let expression = self.expression(due, Some(read));
+        let mut writes = vec![expression.into_part(self.store.tables.agents.get(), self.agent_id)?];
+        writes.extend(puts);
         transact(&self.store.client, writes).await
+    }
+
+    /// The outcome of an accepted write.
+    fn accepted(&self, row: Item) -> Result<CheckIn, StoreError> {
+        let used = self.used(&row)?;
+        let agent = from_item::<Agent>(row)?;
+        let quota = self.quota(&agent, used);
+        Ok(CheckIn::Accepted(Box::new(agent), quota))
     }
 
     /// Calls counted in this window, by the row.
@@ -315,11 +375,31 @@ impl Attempt<'_> {
             }
             OfflineMark::Ends(announced) => {
                 let last_seen_at = agent.last_seen_at.map(|seen| seen.to_string());
-                let payload = json!({ "offline_since": announced.to_string(), "last_seen_at": last_seen_at });
+                let mut payload =
+                    json!({ "offline_since": announced.to_string(), "last_seen_at": last_seen_at });
+                let boot_id = boot_id(self.caller, self.call);
+                if due.boot.replaces().is_some() {
+                    payload["cause"] = json!(Cause::Restarted);
+                } else if boot_id.is_some() && boot_id == agent.boot {
+                    payload["cause"] = json!(Cause::Resumed);
+                }
                 // A call that was under way while its agent was announced offline ends that, and is told after it.
                 events.push(record(kind::AGENT_ONLINE, payload, announced.max(self.now)));
             }
             OfflineMark::None | OfflineMark::Announced => {}
+        }
+        let told = match due.boot {
+            Boot::Restarted(boot_id) => Some((kind::AGENT_RESTARTED, boot_id)),
+            Boot::Cloned(boot_id) => Some((kind::AGENT_CLONED, boot_id)),
+            Boot::Same | Boot::First(_) | Boot::Delayed | Boot::Resumed(_) | Boot::Returned(_) => None,
+        };
+        if let Some((event_type, boot_id)) = told {
+            let payload = json!({
+                "boot_id": boot_id.to_string(),
+                "previous_boot_id": agent.boot.map(|boot_id| boot_id.to_string()),
+                "last_seen_at": agent.last_seen_at.map(|seen| seen.to_string()),
+            });
+            events.push(record(event_type, payload, self.now));
         }
         if let Some(directive) = due.acknowledges {
             let after = u64::try_from(self.now.since(directive.since()).as_millis()).unwrap_or(u64::MAX);
@@ -332,12 +412,22 @@ impl Attempt<'_> {
 
     /// Does all that the row shows to be due, with its events. `None`: nothing is, or somebody else was first.
     async fn settle(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
-        let due = Due::of(&agent, self.call);
-        let events = self.events(&agent, due);
-        if events.is_empty() {
+        let boot = self.store.boot(boot_id(self.caller, self.call), &agent, self.now).await?;
+        let due = Due::of(&agent, self.call, boot);
+        if due == Due::nothing(self.call) {
             return Ok(None);
         }
-        match self.write_with_events(due, &events).await? {
+        let mut puts = self.store.boot_notes(&agent, due.boot, self.now)?;
+        for event in self.events(&agent, due) {
+            puts.push(self.store.put_event(&event)?);
+        }
+        if puts.is_empty() {
+            return match self.write(due, Some(&agent)).await? {
+                Write::Applied(row) => self.accepted(row).map(Some),
+                Write::Refused(_) | Write::Conflicted => Ok(None),
+            };
+        }
+        match self.write_with(due, &agent, puts).await? {
             Transaction::Applied => {
                 let agent = changed(agent, self.caller, self.call, due, self.now);
                 let quota = self.quota(&agent, used + 1);
@@ -374,6 +464,8 @@ pub(super) fn changed(agent: Agent, caller: &Caller, call: Call, due: Due, now: 
     Agent {
         next_beat_at,
         stalls_at,
+        boot: due.boot.becomes().or(agent.boot),
+        boot_noise: due.boot.noise(agent.interval(), now).or(agent.boot_noise),
         health,
         last_seen_at: Some(now),
         lease_expires_at: Some(now.plus(agent.tolerance())),
@@ -398,13 +490,8 @@ impl Store {
         let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
         let mut races = Races::default();
         while races.again().await {
-            let row = match attempt.write().await? {
-                Write::Applied(row) => {
-                    let used = attempt.used(&row)?;
-                    let agent = from_item::<Agent>(row)?;
-                    let quota = attempt.quota(&agent, used);
-                    return Ok(CheckIn::Accepted(Box::new(agent), quota));
-                }
+            let row = match attempt.write(Due::nothing(call), None).await? {
+                Write::Applied(row) => return attempt.accepted(row),
                 Write::Refused(None) => return Ok(CheckIn::Unknown),
                 Write::Refused(Some(row)) => row,
                 Write::Conflicted => continue,
@@ -457,7 +544,7 @@ mod tests {
         let caller = Caller::Key(key);
         let call = Call::heartbeat(HealthReport::Report(Health::Healthy));
         let now = Timestamp::from_millis(5 * 60_000);
-        let parts = expression(&caller, call, Due::nothing(call), 60, now);
+        let parts = expression(&caller, call, Due::nothing(call), None, 60, now);
         assert_eq!(
             parts.condition(),
             "(key_digest = :digest \
@@ -486,19 +573,19 @@ mod tests {
         let caller = Caller::Key(crate::domain::credential::ApiKey::generate());
         let now = Timestamp::from_millis(5 * 60_000);
         let plain = Call::heartbeat(HealthReport::Keep);
-        let plain = expression(&caller, plain, Due::nothing(plain), 60, now);
+        let plain = expression(&caller, plain, Due::nothing(plain), None, 60, now);
         let report = Report { ack_directive: Some(7), ..Report::default() };
         let call = Call::Heartbeat { health: HealthReport::Keep, report };
-        let steady = expression(&caller, call, Due::nothing(call), 60, now);
+        let steady = expression(&caller, call, Due::nothing(call), None, 60, now);
         let appended = " AND (attribute_not_exists(unacked) OR unacked <> :ack)";
         assert_eq!(steady.condition(), format!("{}{appended}", plain.condition()));
         assert_eq!(steady.update(), plain.update());
         assert_eq!(steady.values()[":ack"], number(7));
 
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let report = Report { progress_age: seconds(12), next_beat_in: seconds(3_600), ack_directive: None };
+        let report = Report { progress_age: seconds(12), next_beat_in: seconds(3_600), ..Report::default() };
         let call = Call::Heartbeat { health: HealthReport::Keep, report };
-        let asleep = expression(&caller, call, Due::nothing(call), 60, now);
+        let asleep = expression(&caller, call, Due::nothing(call), None, 60, now);
         assert_eq!(asleep.condition(), plain.condition());
         let said = "next_beat_at = :next_beat_at, \
                     stalls_at = if_not_exists(stall_after_ms, :default_stall) + :moved_at ADD";
@@ -508,10 +595,46 @@ mod tests {
         assert_eq!(asleep.values()[":next_beat_at"], number(3_900_000));
         assert_eq!(asleep.values()[":moved_at"], number(3_888_000));
 
+        let boot_id = BootId::parse("9f2c1d7e8a6b5c40");
+        let report = Report { boot_id, ..Report::default() };
+        let call = Call::Heartbeat { health: HealthReport::Keep, report };
+        let named = expression(&caller, call, Due::nothing(call), None, 60, now);
+        let appended = " AND (boot = :boot OR boot_noise > :now)";
+        assert_eq!(named.condition(), format!("{}{appended}", plain.condition()));
+        assert_eq!(named.update(), plain.update());
+        assert_eq!(named.values()[":boot"], binary(&[0x9f, 0x2c, 0x1d, 0x7e, 0x8a, 0x6b, 0x5c, 0x40]));
+
+        let report = Report { ack_directive: Some(7), boot_id, ..report };
+        let everything = Report { progress_age: seconds(12), next_beat_in: seconds(3_600), ..report };
+        let call = Call::Heartbeat { health: HealthReport::Report(Health::Healthy), report: everything };
+        let whole = expression(&caller, call, Due::nothing(call), None, 60, now);
+        assert_eq!(
+            whole.condition(),
+            "(key_digest = :digest OR (prior_digest = :digest AND prior_key_ends > :now)) \
+             AND agent_state = :active \
+             AND attribute_not_exists(offline_since) \
+             AND (attribute_not_exists(#counter) OR #counter < rate_limit \
+              OR (attribute_not_exists(rate_limit) AND #counter < :default_limit) \
+              OR last_seen_at < :window_start) \
+             AND NOT last_seen_at > :latest \
+             AND (boot = :boot OR boot_noise > :now) \
+             AND (attribute_not_exists(unacked) OR unacked <> :ack)"
+        );
+        assert_eq!(
+            whole.update(),
+            "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health, \
+             next_beat_at = :next_beat_at, \
+             stalls_at = if_not_exists(stall_after_ms, :default_stall) + :moved_at \
+             ADD #counter :one, requests_total :one \
+             REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
+        );
+
         let operator = Caller::Operator { agent_id: caller.agent_id(), actor: Actor::System };
         for (caller, call) in [(&caller, Call::Event), (&operator, call)] {
-            let update = expression(caller, call, Due::nothing(call), 60, now).update();
+            let update = expression(caller, call, Due::nothing(call), None, 60, now).update();
             assert!(!update.contains("next_beat_at") && !update.contains("stalls_at"), "{update}");
+            let condition = expression(caller, call, Due::nothing(call), None, 60, now).condition();
+            assert!(!condition.contains("boot"), "{condition}");
         }
     }
 }

@@ -16,6 +16,7 @@ use super::listing::listing_attributes;
 use super::sweep::{announcement, ending};
 use super::{Item, from_item, number, string, to_item};
 use crate::domain::agent::{Agent, AgentName, AgentState};
+use crate::domain::boot::{Boot, BootId};
 use crate::domain::change::{Patch, StateChange};
 use crate::domain::check_in::{Call, Caller, HealthReport};
 use crate::domain::concern::Told;
@@ -32,7 +33,7 @@ use crate::time::Timestamp;
 const LIMIT: u32 = 6_000;
 
 /// The largest row, in bytes.
-const LARGEST: usize = 858;
+const LARGEST: usize = 888;
 
 const _: () = assert!(LARGEST < 1_000, "a heartbeat of two write units");
 
@@ -50,8 +51,9 @@ enum Creation {
 /// What happens to it.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A call, after which its window has counted so many.
-    CheckIn(Call, u32),
+    /// A call, after which its window has counted so many; and for how many seconds its process was replaced, if it was
+    /// known, and how long ago one returned.
+    CheckIn(Call, u32, Option<i64>, Option<i64>),
     Change(StateChange),
     Patch(Patch),
     /// An operator wants something of it.
@@ -115,7 +117,9 @@ impl Life {
             return;
         }
         match step {
-            Step::CheckIn(call, count) => self.check_in(agent, *call, *count),
+            Step::CheckIn(call, count, replaced, returned) => {
+                self.check_in(agent, *call, *count, *replaced, *returned);
+            }
             Step::Change(change) => {
                 if let Ok(Some(change)) = change.change(&agent, None, self.now) {
                     change.expression.apply(&mut self.row);
@@ -164,14 +168,24 @@ impl Life {
         }
     }
 
-    fn check_in(&mut self, agent: Agent, call: Call, count: u32) {
+    fn check_in(
+        &mut self,
+        agent: Agent,
+        call: Call,
+        count: u32,
+        replaced: Option<i64>,
+        returned: Option<i64>,
+    ) {
         if agent.agent_state != AgentState::Active {
             return;
         }
         let call = Self::acknowledging(call, &agent);
-        let due = Due::of(&agent, call);
+        let ago = |seconds: i64| Timestamp::from_millis(self.now.as_millis() - seconds * 1000);
+        let (replaced, returned) = (replaced.map(ago), returned.map(ago));
+        let boot = Boot::of(call.report().boot_id, &agent, replaced, returned, self.now);
+        let due = Due::of(&agent, call, boot);
         let caller = Caller::Key(self.key.clone());
-        check_in::expression(&caller, call, due, LIMIT, self.now).apply(&mut self.row);
+        check_in::expression(&caller, call, due, Some(&agent), LIMIT, self.now).apply(&mut self.row);
         assert_eq!(self.agent(), changed(agent, &caller, call, due, self.now));
         self.row.insert(counter(call, Window::at(self.now).slot()), number(count));
     }
@@ -257,19 +271,32 @@ fn any_directive() -> impl Strategy<Value = NewDirective> {
 fn any_heartbeat() -> impl Strategy<Value = Call> {
     let age = prop::option::of((0..=604_800_000_u64).prop_map(Duration::from_millis));
     let promise = prop::option::of((0..=86_400_000_u64).prop_map(Duration::from_millis));
-    (any_report(), prop::option::of(Just(0)), age, promise).prop_map(
-        |(health, ack_directive, progress_age, next_beat_in)| Call::Heartbeat {
+    let boot = prop::option::of(prop::sample::select(&["1111111111111111", "2222222222222222"][..]));
+    (any_report(), prop::option::of(Just(0)), age, promise, boot).prop_map(
+        |(health, ack_directive, progress_age, next_beat_in, boot)| Call::Heartbeat {
             health,
-            report: Report { ack_directive, progress_age, next_beat_in },
+            report: Report {
+                ack_directive,
+                progress_age,
+                next_beat_in,
+                boot_id: boot.and_then(BootId::parse),
+            },
         },
     )
+}
+
+/// A few seconds ago, a few minutes, or never.
+fn ago() -> impl Strategy<Value = Option<i64>> {
+    prop::option::of(prop_oneof![0..60_i64, 60..3_600_i64, 3_600..10_000_i64])
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let call = prop_oneof![3 => any_heartbeat(), 1 => Just(Call::Event)];
     let change = prop::sample::select(&[StateChange::Approve, StateChange::Revoke, StateChange::Restore][..]);
     prop_oneof![
-        6 => (call, 1..=LIMIT).prop_map(|(call, count)| Step::CheckIn(call, count)),
+        6 => (call, 1..=LIMIT, ago(), ago()).prop_map(|(call, count, replaced, returned)| {
+            Step::CheckIn(call, count, replaced, returned)
+        }),
         2 => change.prop_map(Step::Change),
         2 => any_patch().prop_map(Step::Patch),
         2 => any_directive().prop_map(Step::Direct),
@@ -326,15 +353,21 @@ fn the_largest_row_is_made_by_these_calls() {
     // It comes late, goes again and is shut out before the sweep has told that it came.
     life.step(&Step::FallSilent(false));
     life.step(&Step::Tell(true));
+    // Two processes have its key.
+    for (boot_id, replaced) in [("1111111111111111", None), ("2222222222222222", Some(90_000))] {
+        let report = Report { boot_id: BootId::parse(boot_id), ..Report::default() };
+        let call = Call::Heartbeat { health: HealthReport::Keep, report };
+        life.step(&Step::CheckIn(call, LIMIT, replaced, None));
+    }
     for _ in 0..3 {
         life.now = life.now.plus(Duration::from_mins(1));
-        life.step(&Step::CheckIn(Call::Event, LIMIT));
-        life.step(&Step::CheckIn(Call::heartbeat(HealthReport::Keep), LIMIT));
+        life.step(&Step::CheckIn(Call::Event, LIMIT, None, None));
+        life.step(&Step::CheckIn(Call::heartbeat(HealthReport::Keep), LIMIT, None, None));
     }
     let leaves = HealthReport::Report(Health::Offline);
-    let claims = Report { progress_age: Some(DAY), next_beat_in: Some(DAY), ack_directive: None };
-    life.step(&Step::CheckIn(Call::Heartbeat { health: leaves, report: claims }, LIMIT));
+    let claims = Report { progress_age: Some(DAY), next_beat_in: Some(DAY), ..Report::default() };
+    life.step(&Step::CheckIn(Call::Heartbeat { health: leaves, report: claims }, LIMIT, None, None));
     life.step(&Step::Change(StateChange::Revoke));
-    assert_eq!(life.row.len(), 33, "{:?}", life.row);
+    assert_eq!(life.row.len(), 35, "{:?}", life.row);
     assert_eq!(life.size(), LARGEST, "{:?}", life.row);
 }

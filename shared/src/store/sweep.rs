@@ -18,6 +18,7 @@ use super::expression::Expression;
 use super::{Item, Store, Transaction};
 use super::{failure, from_item, moment, number, string, transact};
 use crate::domain::agent::{AgentId, AgentState, LEASE_GRACE};
+use crate::domain::boot::SHORT_NOISE;
 use crate::domain::concern::Concern;
 use crate::domain::directive::Directive;
 use crate::domain::event::{Actor, kind};
@@ -151,6 +152,7 @@ agent_state <> :active \
  OR attribute_exists(alerted) \
  OR health = :error \
  OR stalls_at < :now \
+ OR boot_noise > :cloned \
  OR attribute_exists(unacked) \
  OR contains(directive, :revokes) \
  OR agent_id = :canary";
@@ -160,7 +162,7 @@ const OR_PROVES_HEARING: &str = " OR last_seen_at > :proof_after";
 
 const WHAT_WATCHING_NEEDS: &str = "\
 agent_id, agent_name, board_id, agent_state, interval_ms, tolerance_ms, health, last_seen_at, lease_expires_at, \
-next_beat_at, stalls_at, created_at, verified_at, offline_since, alerted, directive, expires_at";
+next_beat_at, stalls_at, boot_noise, created_at, verified_at, offline_since, alerted, directive, expires_at";
 
 /// Rows to a page. Of 500 bytes, as many fill the 1 MB at which DynamoDB ends a page by itself; without a limit the
 /// embedded engine would read the whole rest of the table for each.
@@ -289,6 +291,7 @@ impl Store {
                 .expression_attribute_values(":active", string(AgentState::Active.as_str()))
                 .expression_attribute_values(":now", moment(shared.now))
                 .expression_attribute_values(":lease_deadline", moment(shared.now.minus(LEASE_GRACE)))
+                .expression_attribute_values(":cloned", moment(shared.now.plus(SHORT_NOISE)))
                 .expression_attribute_values(":error", string(Health::Error.as_str()))
                 .expression_attribute_values(":revokes", string(Directive::REVOKES))
                 .expression_attribute_values(":canary", string(settings.canary))

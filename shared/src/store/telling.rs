@@ -23,6 +23,7 @@ use crate::domain::ids::BoardId;
 use crate::domain::message::{Message, View};
 use crate::domain::notification::{CONTROL, MESSAGES, seq_key};
 use crate::domain::pace::Pace;
+use crate::domain::watch::Cause;
 use crate::time::Timestamp;
 
 /// The sort key of the row that the sweep keeps its own state in, and that of the fleet's summary: a row of its own, since
@@ -575,20 +576,23 @@ impl Store {
         Ok(events.iter().filter(is_silence).count())
     }
 
-    /// When this agent was last heard before it fell silent, and when it came back, by its last events: one query.
+    /// When this agent was last heard before it fell silent, when it came back, and whether as another process, by its last
+    /// events: one query.
     ///
     /// # Errors
     /// DynamoDB does not answer, or refuses.
     pub async fn last_silence(
         &self,
         agent_id: AgentId,
-    ) -> Result<Option<(Option<Timestamp>, Timestamp)>, StoreError> {
+    ) -> Result<Option<(Option<Timestamp>, Timestamp, Cause)>, StoreError> {
         let events = self.last_events(agent_id).await?;
         let online = events.iter().find(|event| event.event_type == kind::AGENT_ONLINE);
         Ok(online.map(|online| {
             let payload: serde_json::Value = serde_json::from_str(&online.payload).unwrap_or_default();
             let moment = |field: &str| payload[field].as_str().and_then(Timestamp::parse);
-            (moment("last_seen_at").or_else(|| moment("offline_since")), online.created_at)
+            let restarted = payload["cause"] == Cause::Restarted.as_str();
+            let cause = if restarted { Cause::Restarted } else { Cause::Resumed };
+            (moment("last_seen_at").or_else(|| moment("offline_since")), online.created_at, cause)
         }))
     }
 

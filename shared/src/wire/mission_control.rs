@@ -103,6 +103,8 @@ struct AgentDetail {
     stalls_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stall_after_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_id: Option<String>,
     verified_at: Option<String>,
     rate_limit_per_minute: Option<u32>,
     requests_total: u64,
@@ -122,6 +124,7 @@ impl AgentDetail {
             next_beat_at: text(agent.next_beat_at),
             stalls_at: text(agent.stalls_at),
             stall_after_seconds: agent.stall_after_ms.map(|after| after / 1000),
+            boot_id: agent.boot.map(|boot_id| boot_id.to_string()),
             verified_at: text(agent.verified_at),
             rate_limit_per_minute: agent.rate_limit,
             requests_total: agent.requests_total,

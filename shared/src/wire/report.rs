@@ -6,6 +6,7 @@ use super::contract::Contract;
 use super::error::Invalid;
 use super::json::{Object, whole};
 use crate::domain::agent::millis;
+use crate::domain::boot::BootId;
 use crate::domain::report::{LONGEST_AGE, LONGEST_PROMISE, Report};
 
 /// How a contract spells a field: the envelope's spelling, and Mission Control's.
@@ -14,6 +15,7 @@ type Spellings = (&'static str, &'static str);
 const ACK_DIRECTIVE: Spellings = ("ackDirective", "ack_directive");
 const PROGRESS_AGE: Spellings = ("progressAgeSeconds", "progress_age_seconds");
 const NEXT_BEAT_IN: Spellings = ("nextBeatInSeconds", "next_beat_in_seconds");
+const BOOT_ID: Spellings = ("bootId", "boot_id");
 
 /// What a heartbeat's body reports, and what of it cannot be read, which is left out.
 #[must_use]
@@ -42,6 +44,10 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
                     Err(problem) => problems.push(problem),
                 }
             }
+            match fields.boot_id() {
+                Ok(boot_id) => report.boot_id = boot_id,
+                Err(problem) => problems.push(problem),
+            }
         }
     }
     (report, problems)
@@ -68,13 +74,26 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn number(&self, (camel, snake): Spellings) -> Result<Option<f64>, Invalid> {
+    fn number(&self, spellings: Spellings) -> Result<Option<f64>, Invalid> {
+        self.object.number(self.name(spellings)?)
+    }
+
+    fn boot_id(&self) -> Result<Option<BootId>, Invalid> {
+        let name = self.name(BOOT_ID)?;
+        let Some(text) = self.object.string(name)? else { return Ok(None) };
+        let boot_id =
+            BootId::parse(&text).ok_or_else(|| self.object.invalid(name, "must be 16 hex digits"))?;
+        Ok(Some(boot_id))
+    }
+
+    /// A field's name in this contract. The other contract's is refused.
+    fn name(&self, (camel, snake): Spellings) -> Result<&'static str, Invalid> {
         let (name, other) = match self.contract {
             Contract::Envelope => (camel, snake),
             Contract::MissionControl => (snake, camel),
         };
         self.object.refuse_spellings(&[(other, name)])?;
-        self.object.number(name)
+        Ok(name)
     }
 }
 
