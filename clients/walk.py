@@ -77,6 +77,17 @@ def python(rollcall):
     assert "heartbeats are accepted" in printed and printed.count("done: ") == 3, printed
 
 
+def adapters():
+    tests, venv = ROOT / "clients/python/tests/adapters", MADE / "adapters"
+    wanted, installed = tests / "requirements.txt", venv / "requirements.txt"
+    if not installed.exists() or installed.read_text() != wanted.read_text():
+        shutil.rmtree(venv, ignore_errors=True)
+        run(sys.executable, "-m", "venv", venv)
+        run(venv / "bin/pip", "install", "--quiet", "--no-compile", "--requirement", wanted)
+        shutil.copy(wanted, installed)
+    run(venv / "bin/python", "-m", "unittest", "discover", "-s", tests)
+
+
 def typescript(rollcall):
     source, project = ROOT / "clients/typescript", MADE / "typescript"
     if not (source / "node_modules").exists():
@@ -103,6 +114,7 @@ if __name__ == "__main__":
     system = Rollcall()
     try:
         python(system)
+        adapters()
         typescript(system)
     finally:
         system.close()
