@@ -107,6 +107,13 @@ def typescript(rollcall):
     with rollcall.agent("typescript") as variables:
         printed = run("node", example, cwd=project, **variables)
     assert printed.count("done: ") == 3, printed
+    page = (ROOT / "docs/clients.md").read_text()
+    for number, lines in enumerate(re.findall(r"```js\n(.*?)```", page, re.DOTALL)):
+        with rollcall.agent(f"page-{number}") as variables:
+            program = project / f"page-{number}.mjs"
+            lines = lines.replace("http://127.0.0.1:3000", rollcall.url)
+            program.write_text(lines.replace("the agent's API key", variables["ROLLCALL_KEY"]))
+            run("node", program, cwd=project)
 
 
 if __name__ == "__main__":
