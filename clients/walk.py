@@ -77,6 +77,17 @@ def python(rollcall):
     assert "heartbeats are accepted" in printed and printed.count("done: ") == 3, printed
 
 
+def adapters():
+    tests, venv = ROOT / "clients/python/tests/adapters", MADE / "adapters"
+    wanted, installed = tests / "requirements.txt", venv / "requirements.txt"
+    if not installed.exists() or installed.read_text() != wanted.read_text():
+        shutil.rmtree(venv, ignore_errors=True)
+        run(sys.executable, "-m", "venv", venv)
+        run(venv / "bin/pip", "install", "--quiet", "--no-compile", "--requirement", wanted)
+        shutil.copy(wanted, installed)
+    run(venv / "bin/python", "-m", "unittest", "discover", "-s", tests)
+
+
 def typescript(rollcall):
     source, project = ROOT / "clients/typescript", MADE / "typescript"
     if not (source / "node_modules").exists():
@@ -96,6 +107,13 @@ def typescript(rollcall):
     with rollcall.agent("typescript") as variables:
         printed = run("node", example, cwd=project, **variables)
     assert printed.count("done: ") == 3, printed
+    page = (ROOT / "docs/clients.md").read_text()
+    for number, lines in enumerate(re.findall(r"```js\n(.*?)```", page, re.DOTALL)):
+        with rollcall.agent(f"page-{number}") as variables:
+            program = project / f"page-{number}.mjs"
+            lines = lines.replace("http://127.0.0.1:3000", rollcall.url)
+            program.write_text(lines.replace("the agent's API key", variables["ROLLCALL_KEY"]))
+            run("node", program, cwd=project)
 
 
 if __name__ == "__main__":
@@ -103,6 +121,7 @@ if __name__ == "__main__":
     system = Rollcall()
     try:
         python(system)
+        adapters()
         typescript(system)
     finally:
         system.close()
