@@ -103,6 +103,7 @@ fn of_agents(fleet: &Fleet) -> Vec<Call> {
         Call::new(binary, what, Method::POST, path, headers, &body)
     };
     let own_key = json!({ "apiKey": fleet.agent.key });
+    let names: Vec<_> = (0..10).map(|number| json!({ "name": format!("enrolled-{number}") })).collect();
     let healthz = ("agent-healthz", "an agent asks how it stands", "/api/v1/agent/healthz");
     vec![
         post("register", "register, open", "/api/agents/register", &[], json!({ "name": "new" })),
@@ -115,6 +116,13 @@ fn of_agents(fleet: &Fleet) -> Vec<Call> {
             "/api/v1/agents/heartbeat",
             &token,
             json!({ "name": "enrolled" }),
+        ),
+        post(
+            "post-heartbeats",
+            "a batch of 10 names by an enrollment token",
+            "/api/v1/agents/heartbeats",
+            &token,
+            json!({ "heartbeats": names }),
         ),
         Call::new(healthz.0, healthz.1, Method::GET, healthz.2, &key, &Value::Null),
     ]

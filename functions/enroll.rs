@@ -76,48 +76,16 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             let (agent, quota) = app.check_in(&Caller::Key(key), heartbeat.call(), now).await?;
             heard(app, &agent, quota, now)
         }
-        Credential::Token(token) => heartbeat_by_name(app, &request, &token, body, now).await,
-    }
-}
-
-/// Renews, or creates, or renews the lease of an agent that somebody else was first to create.
-async fn heartbeat_by_name(
-    app: &App,
-    request: &Request,
-    token: &Token,
-    body: Json<'_>,
-    now: Timestamp,
-) -> Result<Answer, ApiError> {
-    let sponsor = Sponsor::of(app, token, now).await?;
-    let heartbeat = FirstHeartbeat::read(body)?;
-    let call = heartbeat.call();
-    let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
-    let board_id = heartbeat.board_id.or(sponsor.row.board_id);
-    sponsor.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
-    let key_id = NewEnrolled::key_id(sponsor.namespace, board_id, &name);
-    let agent_id = AgentId::of_key_id(key_id);
-    if token.kind() == TokenKind::Operator && sponsor.row.board_id.is_some() {
-        // The name is of this board; the agent may have been moved to another since.
-        if let Some(agent) = app.store.agent(agent_id, now).await? {
-            reach(sponsor.row.operator(), agent.board_id)?;
+        Credential::Token(token) => {
+            let sponsor = Sponsor::of(app, token, now).await?;
+            let heartbeat = FirstHeartbeat::read(body)?;
+            let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
+            let named = Named { name, board_id: heartbeat.board_id };
+            match sponsor.hear(app, named, heartbeat.health, heartbeat.report, now).await? {
+                Heard::Renewed(agent, quota) => heard(app, &agent, quota, now),
+                Heard::Created(agent, key) => created(app, &request, &agent, &key, now),
+            }
         }
-    }
-    let caller = Caller::Namespace { agent_id, namespace: sponsor.namespace, actor: sponsor.actor };
-    if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
-        return heard(app, &agent, quota, now);
-    }
-    let sponsor = sponsor.for_creation(app, token, agent_id, now).await?;
-    match app
-        .store
-        .enroll(&sponsor.new_agent(name, board_id, heartbeat.health, heartbeat.report), now)
-        .await?
-    {
-        Creation::Created(agent, key) => created(app, request, &sponsor, &agent, &key, now).await,
-        Creation::Exists => {
-            let (agent, quota) = app.check_in(&caller, call, now).await?;
-            heard(app, &agent, quota, now)
-        }
-        Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
     }
 }
 
@@ -127,81 +95,137 @@ fn heard(app: &App, agent: &Agent, quota: Quota, now: Timestamp) -> Result<Answe
 }
 
 /// The answer that shows the key. An approved agent's creation is its first heartbeat, and counted.
-async fn created(
+fn created(
     app: &App,
     request: &Request,
-    sponsor: &Sponsor,
     agent: &Agent,
     key: &ApiKey,
     now: Timestamp,
 ) -> Result<Answer, ApiError> {
-    if sponsor.row.reusable {
-        app.note_use(&sponsor.row, true, now).await;
-    }
     let answer = mission_control::body(&AgentWithKey::of(agent, key, app.gateway_id(), request, now))?;
     let quota = Quota::after(Policy::Heartbeats, *app.config.rate_limit.get(), 1, now);
     Ok(if agent.last_seen_at.is_some() { answer.counted(quota) } else { answer })
 }
 
+/// What came of a heartbeat by name or by key.
+pub(crate) enum Heard {
+    /// The agent's lease is renewed.
+    Renewed(Box<Agent>, Quota),
+    /// The agent is new. The one moment at which its key can be shown.
+    Created(Box<Agent>, ApiKey),
+}
+
+/// An agent by its name.
+#[derive(Clone)]
+pub(crate) struct Named {
+    pub(crate) name: AgentName,
+    /// The group it belongs to; without one the token's.
+    pub(crate) board_id: Option<BoardId>,
+}
+
 /// Whoever lets a new agent in: a token, with its namespace and the name under which events are recorded.
-struct Sponsor {
-    row: TokenRow,
+pub(crate) struct Sponsor {
+    token: Token,
+    pub(crate) row: TokenRow,
     namespace: NamespaceId,
     actor: Actor,
 }
 
 impl Sponsor {
-    async fn of(app: &App, token: &Token, now: Timestamp) -> Result<Self, ApiError> {
+    /// Whoever holds this token, and may let agents in.
+    ///
+    /// # Errors
+    /// 401 for an unknown, expired or deleted token, 403 for a viewer's, 503 without a database.
+    pub(crate) async fn of(app: &App, token: Token, now: Timestamp) -> Result<Self, ApiError> {
         match token.kind() {
-            TokenKind::Enrollment => Ok(Self::enrollment(app.cached_token(token, now).await?)),
+            TokenKind::Enrollment => Ok(Self::enrollment(app.cached_token(&token, now).await?, token)),
             TokenKind::Operator => {
-                let row = app.operator_row(token, now).await?;
+                let row = app.operator_row(&token, now).await?;
                 let (namespace, actor) = (NamespaceId::OPERATORS, Actor::Operator(row.token_id));
-                Ok(Self { row, namespace, actor })
+                Ok(Self { token, row, namespace, actor })
             }
         }
     }
 
-    fn enrollment(row: TokenRow) -> Self {
+    fn enrollment(row: TokenRow, token: Token) -> Self {
         let (namespace, actor) = (row.namespace_id, Actor::Enrollment(row.token_id));
-        Self { row, namespace, actor }
+        Self { token, row, namespace, actor }
     }
 
-    /// The agent that the sponsor lets in.
-    fn new_agent(
+    fn board_of(&self, agent: &Named) -> Option<BoardId> {
+        agent.board_id.or(self.row.board_id)
+    }
+
+    /// The agent that a name means, of those that this token reaches.
+    pub(crate) fn agent_id(&self, agent: &Named) -> AgentId {
+        AgentId::of_key_id(NewEnrolled::key_id(self.namespace, self.board_of(agent), &agent.name))
+    }
+
+    /// Renews, or creates, or renews the lease of an agent that somebody else was first to create.
+    ///
+    /// # Errors
+    /// See [`App::check_in`]; 403 for a board that is not the token's, or a token that may not create.
+    pub(crate) async fn hear(
         &self,
-        name: AgentName,
-        board_id: Option<BoardId>,
-        report: HealthReport,
-        claims: Report,
-    ) -> NewEnrolled<'_> {
-        NewEnrolled {
+        app: &App,
+        agent: Named,
+        health: HealthReport,
+        report: Report,
+        now: Timestamp,
+    ) -> Result<Heard, ApiError> {
+        let (agent_id, board_id) = (self.agent_id(&agent), self.board_of(&agent));
+        self.row.admit(board_id).map_err(ErrorKind::Forbidden)?;
+        if self.token.kind() == TokenKind::Operator && self.row.board_id.is_some() {
+            // The name is of this board; the agent may have been moved to another since.
+            if let Some(agent) = app.store.agent(agent_id, now).await? {
+                reach(self.row.operator(), agent.board_id)?;
+            }
+        }
+        let call = Call::Heartbeat { health, report };
+        let caller = Caller::Namespace { agent_id, namespace: self.namespace, actor: self.actor };
+        if let Some((agent, quota)) = app.check_in_if_known(&caller, call, now).await? {
+            return Ok(Heard::Renewed(agent, quota));
+        }
+        let row = self.row_for_creation(app, agent_id, now).await?;
+        let new = NewEnrolled {
             namespace: self.namespace,
-            name,
+            name: agent.name,
             board_id,
-            approved: self.row.pre_approved,
-            report,
-            claims,
+            approved: row.pre_approved,
+            report: health,
+            claims: report,
             actor: self.actor,
-            one_off: (!self.row.reusable).then_some(&self.row),
+            one_off: (!row.reusable).then_some(&row),
+        };
+        match app.store.enroll(&new, now).await? {
+            Creation::Created(agent, key) => {
+                if row.reusable {
+                    app.note_use(&row, true, now).await;
+                }
+                Ok(Heard::Created(agent, key))
+            }
+            Creation::Exists => {
+                let (agent, quota) = app.check_in(&caller, call, now).await?;
+                Ok(Heard::Renewed(agent, quota))
+            }
+            Creation::TokenUsedUp => Err(ErrorKind::Forbidden(TOKEN_USED_UP).into()),
         }
     }
 
-    /// The sponsor as its row is now, and only if it lets this agent in: a cached row may be a minute old.
-    async fn for_creation(
-        self,
+    /// The token's row as it is now, and only if it lets this agent in: a cached row may be a minute old.
+    async fn row_for_creation(
+        &self,
         app: &App,
-        token: &Token,
         agent_id: AgentId,
         now: Timestamp,
-    ) -> Result<Self, ApiError> {
-        if token.kind() == TokenKind::Operator {
-            return Ok(self);
+    ) -> Result<TokenRow, ApiError> {
+        if self.token.kind() == TokenKind::Operator {
+            return Ok(self.row.clone());
         }
-        let sponsor = Self::enrollment(app.current_token(token).await?);
-        match sponsor.row.bars_creation(Some(agent_id), now) {
+        let row = app.current_token(&self.token).await?;
+        match row.bars_creation(Some(agent_id), now) {
             Some(why) => Err(ErrorKind::Forbidden(why).into()),
-            None => Ok(sponsor),
+            None => Ok(row),
         }
     }
 }

@@ -9,6 +9,7 @@ use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::heartbeat::Health;
 use shared::domain::report::Report;
+use shared::domain::token::Operator;
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
 use shared::runtime::function::Endpoint;
@@ -74,11 +75,9 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
 async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
     let body = Object::parse(request.body())?;
     let key = envelope::api_key(request.headers(), &body)??;
-    let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
-    let health = Health::parse(&status)
-        .ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
+    let health = fields::health_in_envelope(&body)?;
     let report = report::strict(&body, Contract::Envelope)?;
-    let call = Call::Heartbeat { health: HealthReport::Report(health), report };
+    let call = Call::Heartbeat { health, report };
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
     Ok(envelope::data(&HeartbeatData::of(&agent))?.counted(quota))
 }
@@ -119,15 +118,27 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
         }
         Credential::Token(token) if token.kind() == TokenKind::Operator => {
             let operator = app.operator_row(&token, now).await?.operator();
-            let agent_id = meant?;
-            if operator.board_id.is_some() {
-                reach(operator, app.existing(agent_id, now).await?.board_id)?;
-            }
-            let caller = Caller::Operator { agent_id, actor: operator.actor() };
+            let caller = in_place_of(app, operator, meant?, now).await?;
             renew(app, &caller, call?, Vec::new(), now).await
         }
         Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
     }
+}
+
+/// An operator in place of this agent, if the operator's token reaches it.
+///
+/// # Errors
+/// For an operator of one board: 404 without such an agent, 403 if it is of another board, 503 without a database.
+pub(crate) async fn in_place_of(
+    app: &App,
+    operator: Operator,
+    agent_id: AgentId,
+    now: Timestamp,
+) -> Result<Caller, ApiError> {
+    if operator.board_id.is_some() {
+        reach(operator, app.existing(agent_id, now).await?.board_id)?;
+    }
+    Ok(Caller::Operator { agent_id, actor: operator.actor() })
 }
 
 /// What a heartbeat of Mission Control's contract says.

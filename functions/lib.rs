@@ -32,6 +32,7 @@ pub mod list_tokens;
 pub mod mint_token;
 pub mod page;
 pub mod post_events;
+pub mod post_heartbeats;
 pub mod redeliver;
 pub mod register;
 pub mod restore_agent;
@@ -52,11 +53,13 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/api/agents/register", "register"),
     ("POST", "/api/agents/verify", "verify"),
     ("POST", "/api/agents/heartbeat", "heartbeat"),
+    ("POST", "/api/agents/heartbeats", "post-heartbeats"),
     ("POST", "/api/agents/events", "post-events"),
     ("POST", "/api/agents/rotate-key", "rotate-key"),
     ("POST", "/api/v1/agent/heartbeat", "heartbeat"),
     ("GET", "/api/v1/agent/healthz", "agent-healthz"),
     ("POST", "/api/v1/agents/heartbeat", "enroll"),
+    ("POST", "/api/v1/agents/heartbeats", "post-heartbeats"),
     ("GET", "/api/v1/agents", "list-agents"),
     ("POST", "/api/v1/agents", "create-agent"),
     ("GET", "/api/v1/agents/{agent_id}", "get-agent"),
@@ -127,6 +130,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::Endpoint(list_tokens::FUNCTION),
     Function::Endpoint(page::FUNCTION),
     Function::Endpoint(post_events::FUNCTION),
+    Function::Endpoint(post_heartbeats::FUNCTION),
     Function::Endpoint(redeliver::FUNCTION),
     Function::Endpoint(register::FUNCTION),
     Function::Endpoint(restore_agent::FUNCTION),

@@ -14,6 +14,7 @@ mod envelope {
 
 mod mission_control {
     mod audit;
+    mod batches;
     mod boots;
     pub mod client;
     mod directives;

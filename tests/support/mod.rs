@@ -68,6 +68,11 @@ impl Setup {
         Self { template: Some(file.into()), ..self }
     }
 
+    /// Requests that are answered within so long, whatever waits.
+    pub fn request_budget(self, request_budget: Duration) -> Self {
+        Self { request_budget, ..self }
+    }
+
     /// Functions that wait no longer than on Lambda.
     pub fn impatient(self) -> Self {
         Self { timeouts: Timeouts::default(), request_budget: REQUEST_BUDGET, ..self }

@@ -72,7 +72,7 @@ const VALUES: [&str; 30] = [
 ];
 
 /// The fields that some route reads, and some that none does.
-const FIELDS: [&str; 28] = [
+const FIELDS: [&str; 33] = [
     "name",
     "boardId",
     "board_id",
@@ -86,6 +86,11 @@ const FIELDS: [&str; 28] = [
     "status",
     "event",
     "events",
+    "heartbeats",
+    "agent_token",
+    "agentId",
+    "agent_id",
+    "report",
     "payload",
     "id",
     "overlapSeconds",

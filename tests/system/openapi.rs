@@ -93,5 +93,5 @@ fn requests_that_are_off_contract_are_counted() {
             }
         }
     }
-    assert_eq!(calls, 7, "the two functions, the two calls in the support, and three tests");
+    assert_eq!(calls, 8, "the two functions, the two calls in the support, and four tests");
 }

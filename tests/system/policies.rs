@@ -116,6 +116,13 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
     ok(&third.get("/api/v1/agent/healthz").await);
     assert_eq!(third.post(BEAT_BY_NAME, &json!({ "status": 1 })).await.status, 422);
     assert_eq!(third.touch(&agent_path(&agent.id, "/heartbeat")).await.status, 403);
+    let by_name = text(&enrollment(system, &json!({})).await, "token");
+    let batch = json!({ "heartbeats": [{ "name": "fifth" }] });
+    ok(&Client::bearer(system, &by_name).post("/api/v1/agents/heartbeats", &batch).await);
+    let report = json!({ "boot_id": "00000000000000bb" });
+    let batch =
+        json!({ "heartbeats": [{ "agent_token": agent.key, "status": "healthy", "report": report }] });
+    ok(&Client::bearer(system, &agent.key).post("/api/v1/agents/heartbeats", &batch).await);
 
     let id = agent.id.as_str();
     for (method, path, body) in [

@@ -21,6 +21,7 @@ fn good_body(path: &str) -> Value {
             json!({})
         }
         "/api/agents/heartbeat" => json!({ "status": "healthy" }),
+        "/api/agents/heartbeats" => json!({ "heartbeats": [{ "name": "a", "status": "healthy" }] }),
         "/api/agents/events" => json!({ "event": "e" }),
         other => panic!("say here what {other} takes"),
     }
@@ -36,6 +37,8 @@ fn refusals(path: &str) -> Option<[(u16, &'static str); 4]> {
         | "/api/agents/events"
         | "/api/agents/rotate-key" => Some([missing, malformed, (401, "UNAUTHORIZED"), (403, "FORBIDDEN")]),
         "/api/agents/verify" => Some([(401, "INVALID_KEY"); 4]),
+        // Credentials of each kind may send a batch.
+        "/api/agents/heartbeats" => Some([(401, "UNAUTHORIZED"); 4]),
         "/health" | "/healthz" | "/readyz" | "/" => None,
         other => panic!("say here what {other} requires"),
     }
@@ -45,7 +48,11 @@ fn refusals(path: &str) -> Option<[(u16, &'static str); 4]> {
 fn strangers(path: &str) -> [String; 2] {
     let hex = "0123456789abcdef".repeat(3);
     let (key, enrollment, operator) = (hex.clone(), format!("rce_{hex}"), format!("rco_{hex}"));
-    if path == "/api/agents/register" { [enrollment, key] } else { [key, operator] }
+    match path {
+        "/api/agents/register" => [enrollment, key],
+        "/api/agents/heartbeats" => [key, enrollment],
+        _ => [key, operator],
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ use crate::time::Timestamp;
 use crate::wire::credentials::{self, CredentialProblem};
 use crate::wire::error::{ApiError, ErrorKind, Invalid};
 
-const UNKNOWN_KEY: ErrorKind = ErrorKind::Unauthorized("unknown API key");
+/// No agent has this key.
+pub const UNKNOWN_KEY: ErrorKind = ErrorKind::Unauthorized("unknown API key");
 /// There is no agent with this id.
 pub const NO_SUCH_AGENT: ErrorKind = ErrorKind::NotFound("no such agent");
 

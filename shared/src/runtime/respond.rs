@@ -25,9 +25,6 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 
 const X_REQUEST_ID: &str = "x-request-id";
 
-/// When a 503 asks the caller to come back, in seconds.
-const RETRY_AFTER_OUTAGE: u64 = 2;
-
 /// Answers one request: the same on Lambda and in the local system.
 ///
 /// Never fails and never hangs: what takes longer than the app's budget is a 503, a panic is a 500.
@@ -88,22 +85,10 @@ fn refusal(contract: Contract, error: &ApiError, request_id: &str, now: Timestam
     if let Some(quota) = &error.quota {
         set_quota(headers, quota, now);
     }
+    if let Some(seconds) = error.retry_after(now) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     match &error.kind {
-        ErrorKind::RateLimited => {
-            let seconds = error.quota.map_or(1, |quota| quota.retry_after(now));
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        ErrorKind::TooSoon { again_at } => {
-            let left = again_at.since(now).as_millis().div_ceil(1000);
-            let seconds = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        ErrorKind::Unavailable(_) => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_OUTAGE));
-        }
-        ErrorKind::Overtaken => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(1));
-        }
         ErrorKind::Moved { location } => set(headers, LOCATION.as_str(), location),
         ErrorKind::MethodNotAllowed { allow } => set(headers, ALLOW.as_str(), allow),
         _ if status == 401 => set(headers, WWW_AUTHENTICATE.as_str(), "Bearer"),
@@ -138,7 +123,8 @@ fn with_request_id(mut response: Response<Body>, request_id: &str) -> Response<B
 }
 
 /// The caller's request id, if it is at most 128 visible ASCII characters; else API Gateway's; else a new one.
-fn request_id(request: &Request) -> String {
+#[must_use]
+pub fn request_id(request: &Request) -> String {
     let callers = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).map(str::trim);
     let gateways = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.request_id.as_deref(),
@@ -152,7 +138,7 @@ fn request_id(request: &Request) -> String {
 }
 
 /// A bug is an error; an outage is DynamoDB's, and a warning. The caller's mistakes are the caller's to log.
-fn log_failure(error: &ErrorKind, request_id: &str) {
+pub fn log_failure(error: &ErrorKind, request_id: &str) {
     let cause = error.cause().unwrap_or_default();
     match error {
         ErrorKind::Internal(_) => error!(request_id, cause, "internal error"),

@@ -5,9 +5,10 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::credentials::{self, CredentialProblem};
-use super::error::{ErrorKind, Invalid};
+use super::error::{ApiError, ErrorKind, Invalid};
 use super::json::Object;
 use crate::domain::credential::ApiKey;
+use crate::time::Timestamp;
 
 /// The agent's key, from a header or the body's `apiKey`; inside, why there is none.
 ///
@@ -51,6 +52,24 @@ impl Refusal {
     #[must_use]
     pub fn of(error: &ErrorKind) -> Self {
         Self { code: error.in_envelope().1, message: error.to_string() }
+    }
+}
+
+/// The refusal of one of several: `{"code", "message", "retryAfterSeconds"?}`, as a request of its own would get it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartRefusal {
+    #[serde(flatten)]
+    refusal: Refusal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
+}
+
+impl PartRefusal {
+    /// The refusal, and what would be its `Retry-After`.
+    #[must_use]
+    pub fn of(error: &ApiError, now: Timestamp) -> Self {
+        Self { refusal: Refusal::of(&error.kind), retry_after_seconds: error.retry_after(now) }
     }
 }
 

@@ -7,6 +7,9 @@ use crate::domain::failure::StoreError;
 use crate::domain::rate_limit::Quota;
 use crate::time::Timestamp;
 
+/// When a 503 asks the caller to come back, in seconds.
+const RETRY_AFTER_OUTAGE: u64 = 2;
+
 /// Where a field stands in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Location {
@@ -217,6 +220,21 @@ impl ApiError {
     #[must_use]
     pub const fn rate_limited(quota: Quota) -> Self {
         Self { kind: ErrorKind::RateLimited, quota: Some(quota) }
+    }
+
+    /// In how many seconds the caller may try again, if it makes sense to.
+    #[must_use]
+    pub fn retry_after(&self, now: Timestamp) -> Option<u64> {
+        match &self.kind {
+            ErrorKind::RateLimited => Some(self.quota.map_or(1, |quota| quota.retry_after(now))),
+            ErrorKind::TooSoon { again_at } => {
+                let left = again_at.since(now).as_millis().div_ceil(1000);
+                Some(u64::try_from(left).unwrap_or(u64::MAX).max(1))
+            }
+            ErrorKind::Unavailable(_) => Some(RETRY_AFTER_OUTAGE),
+            ErrorKind::Overtaken => Some(1),
+            _ => None,
+        }
     }
 
     /// This refusal, of a request that was counted.

@@ -58,6 +58,18 @@ pub fn health(body: &Object<'_>) -> Result<HealthReport, Invalid> {
     }
 }
 
+/// What a heartbeat in the envelope says of the agent's health: `status`, which it must say.
+///
+/// # Errors
+/// `status` is missing, or not one of the words.
+pub fn health_in_envelope(body: &Object<'_>) -> Result<HealthReport, Invalid> {
+    let status = body.string("status")?.ok_or_else(|| body.invalid("status", "is required"))?;
+    let health = Health::parse(&status);
+    let health =
+        health.ok_or_else(|| body.invalid("status", "must be one of healthy, degraded, error, offline"))?;
+    Ok(HealthReport::Report(health))
+}
+
 /// An agent's `name`, if it is there.
 ///
 /// # Errors

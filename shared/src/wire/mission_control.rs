@@ -15,7 +15,7 @@ use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
 use crate::wire::answer::Answer;
 use crate::wire::base_url::base_url;
-use crate::wire::error::{ErrorKind, Invalid};
+use crate::wire::error::{ApiError, ErrorKind, Invalid};
 use crate::wire::fields;
 
 /// An agent as Mission Control shows it: 15 keys, always present, null where unknown.
@@ -340,15 +340,41 @@ impl InvalidField {
     }
 }
 
+impl Detail {
+    fn of(error: &ErrorKind) -> Self {
+        match error {
+            ErrorKind::Invalid(invalid) => Self::Invalid([InvalidField::of(invalid)]),
+            // There is nothing here by which an agent could verify itself.
+            ErrorKind::Inactive(AgentState::Pending) => {
+                Self::Text("the agent is pending: an operator can approve it".to_owned())
+            }
+            error => Self::Text(error.to_string()),
+        }
+    }
+}
+
 /// The body of a refusal: `{"detail", "request_id"}`, where `detail` is a list for bad input.
 pub(super) fn encode_error(error: &ErrorKind, request_id: &str) -> serde_json::Result<String> {
-    let detail = match error {
-        ErrorKind::Invalid(invalid) => Detail::Invalid([InvalidField::of(invalid)]),
-        // There is nothing here by which an agent could verify itself.
-        ErrorKind::Inactive(AgentState::Pending) => {
-            Detail::Text("the agent is pending: an operator can approve it".to_owned())
+    serde_json::to_string(&Refusal { detail: Detail::of(error), request_id })
+}
+
+/// The refusal of one of several: `{"status", "detail", "retry_after_seconds"?}`, as a request of its own would get it.
+#[derive(Serialize)]
+pub struct PartRefusal {
+    status: u16,
+    detail: Detail,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<u64>,
+}
+
+impl PartRefusal {
+    /// The refusal's status and detail, and what would be its `Retry-After`.
+    #[must_use]
+    pub fn of(error: &ApiError, now: Timestamp) -> Self {
+        Self {
+            status: error.kind.in_mission_control(),
+            detail: Detail::of(&error.kind),
+            retry_after_seconds: error.retry_after(now),
         }
-        error => Detail::Text(error.to_string()),
-    };
-    serde_json::to_string(&Refusal { detail, request_id })
+    }
 }
