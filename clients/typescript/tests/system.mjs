@@ -9,11 +9,11 @@ import { fileURLToPath } from "node:url";
 const executable =
   process.env.ROLLCALL_LOCAL ?? fileURLToPath(new URL("../../../target/debug/rollcall-local", import.meta.url));
 
-/** Starts the local system for one test. */
-export async function rollcall(test, ...flags) {
+/** Starts the local system; `after` ends it. */
+export async function rollcall(after, ...flags) {
   const system = spawn(executable, ["--memory", "--port", "0", ...flags], { stdio: ["ignore", "pipe", "inherit"] });
   await once(system, "spawn");
-  test.after(() => system.kill("SIGKILL"));
+  after(() => system.kill("SIGKILL"));
   const said = {};
   for await (const line of createInterface({ input: system.stdout })) {
     const [, what, value] = /^(Rollcall listens on|  operator token) +(\S+)/.exec(line) ?? [];
