@@ -117,9 +117,13 @@ export class Heartbeat {
 
   // ---- For the program ----
 
-  /** Starts the heartbeats, does the work, and says how it ended: `offline` on purpose, after a failure `error`. */
+  /**
+   * Starts the heartbeats, does the work, and says how it ended: `offline` on purpose, after a failure `error`. The program
+   * runs on until the work is done, also if it waits for nothing but an operator.
+   */
   async run<T>(work: (heartbeat: this) => Promise<T> | T): Promise<T> {
     this.start();
+    const hold = setInterval(() => {}, 2 ** 30);
     let lastWord: LastWord = "error";
     try {
       const done = await work(this);
@@ -130,6 +134,7 @@ export class Heartbeat {
       throw error;
     } finally {
       await this.stop(lastWord);
+      clearInterval(hold);
     }
   }
 

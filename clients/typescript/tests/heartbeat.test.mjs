@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -125,6 +127,23 @@ test("a pause holds the work, and a stop ends it", async () => {
     }
   });
   await assert.rejects(working, Stop);
+  assert.equal((await system.read(agent.id)).status, "offline");
+});
+
+test("run() keeps a program that has nothing else to do", async (t) => {
+  const agent = await system.agent();
+  const module = new URL("../dist/index.js", import.meta.url);
+  const program = `
+    const { Heartbeat } = await import(${JSON.stringify(module)});
+    const work = (heartbeat) => new Promise((done) => heartbeat.on("drain", () => void setTimeout(done, 10).unref()));
+    await new Heartbeat(${JSON.stringify(system.url)}, ${JSON.stringify(agent.key)}).run(work);
+  `;
+  const running = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "inherit" });
+  t.after(() => running.kill());
+  const ended = once(running, "exit");
+  await until(async () => (await system.read(agent.id)).status === "healthy");
+  await system.operator("POST", `agents/${agent.id}/directive`, { action: "drain" });
+  assert.deepEqual(await ended, [0, null]);
   assert.equal((await system.read(agent.id)).status, "offline");
 });
 
