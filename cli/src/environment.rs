@@ -10,6 +10,7 @@ use std::time::SystemTime;
 pub const URL: &str = "ROLLCALL_URL";
 pub const KEY: &str = "ROLLCALL_KEY";
 pub const ENROLLMENT_TOKEN: &str = "ROLLCALL_ENROLLMENT_TOKEN";
+pub const OPERATOR_TOKEN: &str = "ROLLCALL_OPERATOR_TOKEN";
 
 /// Where `cargo run` listens.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:3000";

@@ -22,8 +22,11 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest pause that an answer may ask for.
 const RETRY_AFTER_MOST: Duration = Duration::from_hours(1);
 
-/// What is read of an answer.
-const ANSWER_BYTES: u64 = 64 * 1024;
+/// What is read of an answer to a heartbeat.
+const HEARTBEAT_BYTES: u64 = 64 * 1024;
+
+/// What is read of any other answer: a page of events with their payloads has megabytes.
+const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where Rollcall is.
 #[derive(Clone)]
@@ -118,6 +121,8 @@ impl Client {
         &self.base
     }
 
+    /// An agent's call: little is read of its answer.
+    ///
     /// # Errors
     /// There was no whole answer within `deadline`.
     pub fn post(
@@ -127,19 +132,52 @@ impl Client {
         body: &Value,
         deadline: Duration,
     ) -> Result<Answer, Lost> {
-        let mut request = Request::builder().method(Method::POST).uri(format!("{}{path}", self.base));
+        let request = self.request(&Method::POST, path, bearer, body.to_string())?;
+        self.exchange(request, deadline, HEARTBEAT_BYTES)
+    }
+
+    /// An operator's call.
+    ///
+    /// # Errors
+    /// There was no whole answer within [`DEADLINE`].
+    pub fn call(
+        &self,
+        method: &Method,
+        path: &str,
+        bearer: &Secret,
+        body: Option<&Value>,
+    ) -> Result<Answer, Lost> {
+        match body {
+            Some(body) => {
+                let request = self.request(method, path, Some(bearer), body.to_string())?;
+                self.exchange(request, DEADLINE, ANSWER_BYTES)
+            }
+            None => self.exchange(self.request(method, path, Some(bearer), ())?, DEADLINE, ANSWER_BYTES),
+        }
+    }
+
+    fn request<B: AsSendBody>(
+        &self,
+        method: &Method,
+        path: &str,
+        bearer: Option<&Secret>,
+        body: B,
+    ) -> Result<Request<B>, Lost> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         request = request.header("content-type", "application/json");
         if let Some(bearer) = bearer {
             request = request.header("authorization", format!("Bearer {}", bearer.reveal()));
         }
         // The HTTP library's own error might repeat the secret.
-        let request = request.body(body.to_string());
-        let request =
-            request.map_err(|_| Lost("the key or token has a character that none has".to_owned()))?;
-        self.exchange(request, deadline)
+        request.body(body).map_err(|_| Lost("the key or token has a character that none has".to_owned()))
     }
 
-    fn exchange(&self, request: Request<impl AsSendBody>, deadline: Duration) -> Result<Answer, Lost> {
+    fn exchange(
+        &self,
+        request: Request<impl AsSendBody>,
+        deadline: Duration,
+        answer_bytes: u64,
+    ) -> Result<Answer, Lost> {
         let agent = self.agent.get_or_init(agent);
         let request = agent.configure_request(request).timeout_global(Some(deadline)).build();
         let mut answer = agent.run(request).map_err(|error| lost(&error, deadline))?;
@@ -147,10 +185,10 @@ impl Client {
         let retry_after = retry_after.map_or(Duration::ZERO, |value| wait(value, environment::now()));
         let status = answer.status().as_u16();
         let mut text = Vec::new();
-        let mut reader = answer.body_mut().as_reader().take(ANSWER_BYTES + 1);
+        let mut reader = answer.body_mut().as_reader().take(answer_bytes + 1);
         reader.read_to_end(&mut text).map_err(|error| lost(&Error::from(error), deadline))?;
-        if text.len() as u64 > ANSWER_BYTES {
-            return Err(Lost(format!("the answer is longer than {ANSWER_BYTES} bytes")));
+        if text.len() as u64 > answer_bytes {
+            return Err(Lost(format!("the answer is longer than {answer_bytes} bytes")));
         }
         Ok(Answer { status, retry_after, body: serde_json::from_slice(&text).unwrap_or_default() })
     }

@@ -111,6 +111,11 @@ impl Rollcall {
         self.call("GET", path, json!({}))
     }
 
+    /// A heartbeat of the agent that has this key.
+    pub fn heartbeat(&self, key: &str, status: &str) {
+        self.call("POST", "/api/agents/heartbeat", json!({ "apiKey": key, "status": status }));
+    }
+
     /// A new agent.
     pub fn agent(&self, fields: Value) -> Agent {
         let answer = self.call("POST", "/api/v1/agents", fields);
