@@ -2,6 +2,7 @@
 
 mod environment;
 mod http;
+mod mcp;
 mod operate;
 mod run;
 mod text;
@@ -38,6 +39,7 @@ Usage: rollcall VERB …          rollcall VERB --help says more, with an exampl
   pause, resume, drain, stop      say what they should do
 
   tokens, channels, silence, silences             manage these
+  mcp                                             for a model
   completions, man                                for your shell
 
 Agents are meant by id or name; --board ID or --all means many. --json is for
@@ -52,6 +54,7 @@ enum Verb {
     Run(run::Arguments),
     #[command(flatten)]
     Operate(operate::Verb),
+    Mcp(mcp::Arguments),
     /// Print completions for a shell
     #[command(
         after_help = "Example: rollcall completions bash > ~/.local/share/bash-completion/completions/rollcall"
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(arguments),
         Verb::Operate(verb) => operate::operate(verb),
+        Verb::Mcp(arguments) => mcp::serve(&arguments),
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "rollcall", &mut text);

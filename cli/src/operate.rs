@@ -1,6 +1,6 @@
 //! The operators' verbs: who is there, what happened, and what should happen.
 
-mod api;
+pub mod api;
 mod change;
 mod look;
 mod manage;

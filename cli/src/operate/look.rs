@@ -299,17 +299,17 @@ impl Events {
                     self.print(event);
                 }
             }
-            // Ids sort by time: an old one does not come again.
+            // Ids sort by time, but for those of the same moment.
             while seen.len() > 1000 {
                 seen.pop_first();
             }
             thread::sleep(FOLLOW_EVERY);
-            events = self.since(&api, &path, seen.last());
+            events = self.since(&api, &path, &seen);
         }
     }
 
-    /// The events after the one with this id, oldest first, and maybe some before it.
-    fn since(&self, api: &Api, path: &str, last: Option<&String>) -> Vec<Value> {
+    /// The events back to one that was seen, oldest first. Of the same moment a smaller id may come later.
+    fn since(&self, api: &Api, path: &str, seen: &BTreeSet<String>) -> Vec<Value> {
         let (mut events, mut before) = (Vec::new(), None::<String>);
         loop {
             let mut query = vec![("limit", "200")];
@@ -323,14 +323,14 @@ impl Events {
                 }
             };
             let items = page["items"].as_array().cloned().unwrap_or_default();
-            let reaches = items.iter().any(|event| last.is_none_or(|last| text(&event["id"]) <= *last));
+            let reaches = items.iter().any(|event| seen.contains(&text(&event["id"])));
             events.extend(items);
             match page["next"].as_str() {
                 Some(next) if !reaches => before = Some(next.to_owned()),
                 _ => break,
             }
         }
-        events.retain(|event| last.is_none_or(|last| text(&event["id"]) > *last));
+        events.retain(|event| seen.first().is_none_or(|oldest| text(&event["id"]) > *oldest));
         events.reverse();
         events
     }

@@ -203,7 +203,7 @@ impl Folder {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what a program needs to find others")]
-fn path(name: &'static str) -> Option<(&'static str, std::ffi::OsString)> {
+pub fn path(name: &'static str) -> Option<(&'static str, std::ffi::OsString)> {
     std::env::var_os(name).map(|value| (name, value))
 }
 
