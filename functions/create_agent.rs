@@ -14,7 +14,7 @@ use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, Invalid};
 use shared::wire::fields;
 use shared::wire::json::Json;
-use shared::wire::mission_control::{self, AgentWithKey};
+use shared::wire::mission_control::{self, AgentWithKey, WorkspaceAt};
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -42,8 +42,9 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let body = fields::json(&request)?;
     let operator = app.operator_within(request.headers(), now).await?;
     let new = new_agent(body)?;
+    let workspace = WorkspaceAt::wanted_by(&request)?;
     let new = NewAgent { board_id: new.board_id.or(operator.board_id), ..new };
     reach(operator, new.board_id)?;
     let (agent, key) = app.store.create_active(&new, operator.actor(), now).await?;
-    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), &request, now))?)
+    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), workspace.as_ref(), now))?)
 }

@@ -21,7 +21,7 @@ use shared::wire::answer::Answer;
 use shared::wire::contract::Contract;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::json::Json;
-use shared::wire::mission_control::{self, AgentRead, AgentWithKey};
+use shared::wire::mission_control::{self, AgentRead, AgentWithKey, WorkspaceAt};
 use shared::wire::{credentials, fields, report};
 
 /// The function and what it reads.
@@ -31,16 +31,18 @@ pub const FUNCTION: Endpoint = Endpoint {
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
-/// The body: `{"name"?, "board_id"?, "status"?, "report"?}`. An agent's own key does not need the name.
+/// The body: `{"name"?, "board_id"?, "status"?, "report"?}`, of which an agent's own key does not need the name; and
+/// whether whoever creates an agent wants its files.
 struct FirstHeartbeat {
     name: Option<AgentName>,
     board_id: Option<BoardId>,
     health: HealthReport,
     report: Report,
+    workspace: Option<WorkspaceAt>,
 }
 
 impl FirstHeartbeat {
-    fn read(body: Json<'_>) -> Result<Self, Invalid> {
+    fn read(request: &Request, body: Json<'_>) -> Result<Self, Invalid> {
         let body = body.object()?;
         body.refuse_spellings(&[("boardId", "board_id")])?;
         Ok(Self {
@@ -48,6 +50,7 @@ impl FirstHeartbeat {
             board_id: body.uuid("board_id")?.map(BoardId::of),
             health: fields::health(&body)?,
             report: report::strict(&body, Contract::MissionControl)?,
+            workspace: WorkspaceAt::wanted_by(request)?,
         })
     }
 
@@ -66,7 +69,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let body = fields::json(&request)?;
     match credentials::credential(request.headers())? {
         Credential::Agent(key) => {
-            let heartbeat = match FirstHeartbeat::read(body) {
+            let heartbeat = match FirstHeartbeat::read(&request, body) {
                 Ok(heartbeat) => heartbeat,
                 Err(invalid) => {
                     app.agent_of_key(&key, now).await?;
@@ -78,12 +81,12 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         }
         Credential::Token(token) => {
             let sponsor = Sponsor::of(app, token, now).await?;
-            let heartbeat = FirstHeartbeat::read(body)?;
+            let heartbeat = FirstHeartbeat::read(&request, body)?;
             let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
             let named = Named { name, board_id: heartbeat.board_id };
             match sponsor.hear(app, named, heartbeat.health, heartbeat.report, now).await? {
                 Heard::Renewed(agent, quota) => heard(app, &agent, quota, now),
-                Heard::Created(agent, key) => created(app, &request, &agent, &key, now),
+                Heard::Created(agent, key) => created(app, heartbeat.workspace.as_ref(), &agent, &key, now),
             }
         }
     }
@@ -97,12 +100,12 @@ fn heard(app: &App, agent: &Agent, quota: Quota, now: Timestamp) -> Result<Answe
 /// The answer that shows the key. An approved agent's creation is its first heartbeat, and counted.
 fn created(
     app: &App,
-    request: &Request,
+    workspace: Option<&WorkspaceAt>,
     agent: &Agent,
     key: &ApiKey,
     now: Timestamp,
 ) -> Result<Answer, ApiError> {
-    let answer = mission_control::body(&AgentWithKey::of(agent, key, app.gateway_id(), request, now))?;
+    let answer = mission_control::body(&AgentWithKey::of(agent, key, app.gateway_id(), workspace, now))?;
     let quota = Quota::after(Policy::Heartbeats, *app.config.rate_limit.get(), 1, now);
     Ok(if agent.last_seen_at.is_some() { answer.counted(quota) } else { answer })
 }

@@ -7,7 +7,7 @@ use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::ApiError;
-use shared::wire::fields;
+use shared::wire::fields::{self, Query};
 use shared::wire::mission_control::{self, AgentRead};
 
 /// The function and what it reads.
@@ -23,6 +23,6 @@ pub const FUNCTION: Endpoint = Endpoint {
 /// See [`App::readable_agent`].
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let agent = app.readable_agent(request.headers(), || fields::agent_id(&request), now).await?;
-    let detail = fields::wants_detail(&request);
+    let detail = Query::of(&request).flag("detail")?;
     Ok(mission_control::body(&AgentRead::with_detail(&agent, detail, app.gateway_id(), now))?)
 }

@@ -87,6 +87,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/channels/{id}/deliveries", "list-deliveries"),
     ("GET", "/", "page"),
     ("GET", "/page/{file}", "page"),
+    ("GET", "/openapi.json", "page"),
     ("GET", "/api/v1/fleet", "get-fleet"),
     ("GET", "/api/v1/alerts", "list-alerts"),
     ("POST", "/api/v1/silences", "create-silence"),

@@ -13,7 +13,7 @@ use shared::store::is_cursor;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind, Invalid};
-use shared::wire::fields::{self, Query, invalid_query};
+use shared::wire::fields::{Query, invalid_query};
 use shared::wire::mission_control::{self, AgentRead};
 use uuid::Uuid;
 
@@ -47,6 +47,7 @@ struct ListAgents {
     start: Start,
     /// There is one gateway: this deployment.
     gateway_id: Option<Uuid>,
+    detail: bool,
 }
 
 impl ListAgents {
@@ -56,14 +57,10 @@ impl ListAgents {
         if status.as_deref().is_some_and(|status| !STATUSES.contains(&status)) {
             return Err(invalid_query("status", format!("must be one of {}", STATUSES.join(", "))));
         }
-        let absent = match query.text("absent") {
-            None | Some("false") => false,
-            Some("true") if query.text("offset").is_some() => {
-                return Err(invalid_query("offset", "must not come together with absent: use cursor"));
-            }
-            Some("true") => true,
-            Some(_) => return Err(invalid_query("absent", "must be true or false")),
-        };
+        let absent = query.flag("absent")?;
+        if absent && query.text("offset").is_some() {
+            return Err(invalid_query("offset", "must not come together with absent: use cursor"));
+        }
         let cursor = match query.text("cursor") {
             None => None,
             Some("") => Some(None),
@@ -98,6 +95,7 @@ impl ListAgents {
             limit: query.count("limit", 1, 200)?.unwrap_or(200),
             start,
             gateway_id: query.uuid("gateway_id")?,
+            detail: query.flag("detail")?,
         })
     }
 }
@@ -144,8 +142,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
             (page.agents, Paging::Cursor { total: None, next: page.next })
         }
     };
-    let detail = fields::wants_detail(&request);
-    let read = |agent| AgentRead::with_detail(agent, detail, app.gateway_id(), now);
+    let read = |agent| AgentRead::with_detail(agent, list.detail, app.gateway_id(), now);
     let items = agents.iter().map(read).collect();
     Ok(mission_control::body(&Agents { items, limit: list.limit, paging })?)
 }

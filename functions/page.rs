@@ -1,4 +1,4 @@
-//! `GET /`, `GET /page/{file}`: the page for operators.
+//! `GET /`, `GET /page/{file}`: the page for operators; `GET /openapi.json`: the document of the API.
 //!
 //! A handful of static files without a library or a build step, held in the binary. Whatever the page knows it asks of
 //! the operators' API, with the token that its user brings; no answer of this function depends on who asks.
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use shared::runtime::function::Endpoint;
 use shared::wire::answer::Answer;
 use shared::wire::error::{ApiError, ErrorKind};
-use shared::wire::route::path_parameter;
+use shared::wire::route::{path_parameter, route};
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint =
@@ -22,14 +22,24 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+const JSON: &str = "application/json";
 
-/// One of the page's files.
+/// One of the page's files, or the document.
 struct File {
     content_type: &'static str,
     text: &'static str,
 }
 
 impl File {
+    /// The file that a request asks for.
+    fn asked_for(request: &Request) -> Option<Self> {
+        match route(request) {
+            // A test keeps it equal to docs/openapi.yaml.
+            "/openapi.json" => Some(Self { content_type: JSON, text: include_str!("page/openapi.json") }),
+            _ => Self::named(&path_parameter(request, "file")),
+        }
+    }
+
     /// The file of this name in `/page/`; the page itself has none.
     fn named(name: &str) -> Option<Self> {
         let (content_type, text) = match name {
@@ -79,7 +89,7 @@ const TLS_ONLY: (&str, &str) = ("strict-transport-security", "max-age=63072000")
 /// # Errors
 /// 404 for a file that is none of the page's.
 pub fn handle(request: &Request) -> Result<Answer, ApiError> {
-    let file = File::named(&path_parameter(request, "file")).ok_or(ErrorKind::NotFound("no such file"))?;
+    let file = File::asked_for(request).ok_or(ErrorKind::NotFound("no such file"))?;
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let by_tls = header("x-forwarded-proto") == Some("https");
     let etag = file.etag();

@@ -19,7 +19,7 @@ use shared::wire::answer::Answer;
 use shared::wire::contract::Contract;
 use shared::wire::error::{ApiError, ErrorKind};
 use shared::wire::json::Object;
-use shared::wire::mission_control::{self, AgentWithKey};
+use shared::wire::mission_control::{self, AgentWithKey, WorkspaceAt};
 use shared::wire::route::route;
 use shared::wire::{envelope, fields};
 
@@ -71,10 +71,11 @@ async fn by_operator(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let body = body.object()?;
     body.refuse_spellings(&[("overlapSeconds", "overlap_seconds")])?;
     let overlap = fields::overlap(&body, "overlap_seconds")?;
+    let workspace = WorkspaceAt::wanted_by(request)?;
     let agent = app.existing(agent_id, now).await?;
     reach(operator, agent.board_id)?;
     let (agent, key) = rotate(app, &agent, overlap, operator.actor(), now).await?;
-    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), request, now))?)
+    Ok(mission_control::body(&AgentWithKey::of(&agent, &key, app.gateway_id(), workspace.as_ref(), now))?)
 }
 
 async fn rotate(

@@ -8,7 +8,7 @@ mod sending;
 mod silences;
 pub mod telling;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::config::Setting::{self, SystemEventRetention};
 use shared::config::Setting::{AlertRetention, AlertsTable, ChannelsTable, EventsTable, SecretsTable};
 use shared::domain::channel::{Channel, ChannelId, ChannelKind, ChannelSecrets, ChannelState};
@@ -63,4 +63,20 @@ fn message(data: &Value) -> Notification {
         at: START,
         data: data.as_object().cloned().expect("an object"),
     }
+}
+
+/// The same, whole.
+fn silence(seq: u64) -> Notification {
+    message(&json!({
+        "seq": seq,
+        "agent": { "id": "b7ec1a5e-6ad0-5c4f-9d77-0a1f0d4f3a55", "name": "builder-1", "board_id": null },
+        "began": "offline",
+        "ended": null,
+        "reason": "silent",
+        "last_seen_at": START.to_string(),
+        "missed_heartbeats": 3,
+        "heartbeat_config": { "interval_seconds": 60, "missing_tolerance": 120 },
+        "last_health": "healthy",
+        "url": "https://rollcall.example/#/agents/1",
+    }))
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use local::template::{Function, Place, Template};
+use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use shared::time::Timestamp;
+use shared::wire::route::without_mapping;
 
+use crate::support::document::DOCUMENT;
 use crate::support::runtime_api::LambdaProcess;
 use crate::support::{Reply, TestAgent, TestSystem};
 
@@ -147,8 +150,13 @@ pub fn with_header(mut event: Value, name: &str, value: &str) -> Value {
     event
 }
 
-/// Invokes a function behind the API; its answer as API Gateway passes it on.
+/// Invokes a function behind the API; its answer as API Gateway passes it on, which is one that docs/openapi.yaml knows.
 pub async fn call(lambda: &LambdaProcess, event: Value) -> Reply {
+    let of_event = |place: &str| event.pointer(place).and_then(Value::as_str).expect("an event").to_owned();
+    let method: Method = of_event("/requestContext/http/method").parse().expect("a method");
+    let route = of_event("/routeKey");
+    let of_default = || without_mapping(&of_event("/rawPath")).to_owned();
+    let path = route.split_once(' ').map_or_else(of_default, |(_, path)| path.to_owned());
     let answer = lambda.invoke(event).await.answer();
     assert_eq!(answer["isBase64Encoded"], false, "{answer}");
     let mut headers = HeaderMap::new();
@@ -157,11 +165,15 @@ pub async fn call(lambda: &LambdaProcess, event: Value) -> Reply {
         headers.insert(name, HeaderValue::from_str(value.as_str().expect("text")).expect("a header's value"));
     }
     let status = answer["statusCode"].as_u64().and_then(|status| u16::try_from(status).ok());
-    Reply {
+    let reply = Reply {
         status: status.expect("a status"),
         headers,
         text: answer["body"].as_str().unwrap_or_default().to_owned(),
+    };
+    if let Err(problem) = DOCUMENT.judge_answer(&method, &path, &reply) {
+        panic!("{method} {path} answered against the document: {problem}\n{reply:?}");
     }
+    reply
 }
 
 /// What the process logged, each line as the one JSON object that it must be.

@@ -95,13 +95,6 @@ impl<'a> Client<'a> {
         self.system.send(method, path, &headers, body.into()).await
     }
 
-    /// `GET` with what the document does not know, and what is granted all the same.
-    pub async fn get_off_contract(&self, path: &str) -> Reply {
-        let headers: Vec<(&str, &str)> =
-            self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.system.send_off_contract(Method::GET, path, &headers, "").await
-    }
-
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path, "").await
     }

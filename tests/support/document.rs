@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use jsonschema::{Draft, Registry, Validator};
 use reqwest::Method;
+use reqwest::header::HeaderMap;
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -194,6 +195,26 @@ impl Document {
         let name = if is_in_v1 { "Refusal" } else { "EnvelopeRefusal" };
         let body = serde_json::from_str(&reply.text).map_err(|error| error.to_string())?;
         self.by_schema(&format!("/components/schemas/{name}"), &body)
+    }
+
+    /// What of a message to a webhook is not documented.
+    pub fn judge_message(&self, headers: &HeaderMap, body: &str) -> Result<(), String> {
+        let body: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        let name = body["type"].as_str().unwrap_or_default();
+        let webhook = format!("/webhooks/{}/post", escaped(name));
+        for index in 0.. {
+            let Some((parameter, place)) = self.at(&format!("{webhook}/parameters/{index}")) else { break };
+            let name = parameter["name"].as_str().expect("a name");
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            let value = value.ok_or_else(|| format!("header {name} is missing"))?;
+            self.by_schema(&format!("{place}/schema"), &value.into())
+                .map_err(|error| format!("header {name}: {error}"))?;
+        }
+        let schema = format!("{webhook}/requestBody/content/application~1json/schema");
+        if self.value.pointer(&schema).is_none() {
+            return Err(format!("{name:?} is not documented"));
+        }
+        self.by_schema(&schema, &body)
     }
 
     /// What of a request that was granted is not documented.

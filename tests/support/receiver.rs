@@ -1,12 +1,11 @@
 //! A channel's receiver: a real HTTP server that keeps what it was sent, and answers as it is told to.
 
-#![allow(dead_code, reason = "the benches include this module too, and each of the two uses a part of it")]
-
 use std::sync::{Arc, Mutex};
 
 use hyper::HeaderMap;
 use hyper::Response;
 
+use super::document::DOCUMENT;
 use super::loopback::{LoopbackServer, Request, whole};
 
 /// A receiver on loopback.
@@ -29,7 +28,6 @@ enum Answer {
 /// What a receiver was sent.
 #[derive(Clone, Debug)]
 pub struct Received {
-    pub path: String,
     pub headers: HeaderMap,
     pub body: String,
 }
@@ -57,7 +55,6 @@ impl Receiver {
                 let mut state = shared.lock().expect("the receiver's state");
                 let (head, body) = request.into_parts();
                 state.received.push(Received {
-                    path: head.uri.to_string(),
                     headers: head.headers,
                     body: String::from_utf8(body.to_vec()).expect("text"),
                 });
@@ -110,8 +107,16 @@ impl Receiver {
         format!("http://{}/services/T0-secret-path-{}", self.server.address(), self.server.address().port())
     }
 
-    /// What it was sent since this was last asked.
+    /// What it was sent since this was last asked. A webhook is sent what docs/openapi.yaml says; what Slack and Discord
+    /// are sent is theirs to say.
+    #[track_caller]
     pub fn take(&self) -> Vec<Received> {
-        std::mem::take(&mut self.state.lock().expect("the receiver's state").received)
+        let received = std::mem::take(&mut self.state.lock().expect("the receiver's state").received);
+        for message in received.iter().filter(|message| message.headers.contains_key("webhook-id")) {
+            if let Err(problem) = DOCUMENT.judge_message(&message.headers, &message.body) {
+                panic!("a webhook was sent a message against the document: {problem}\n{}", message.body);
+            }
+        }
+        received
     }
 }

@@ -1,11 +1,13 @@
 //! The document of the API: its paths are the routes, and it judges what the tests send and receive.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
+use shared::config::env;
 
 use crate::support::Reply;
 use crate::support::document::DOCUMENT;
@@ -30,6 +32,39 @@ fn paths_are_the_routes() {
         routes.map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     let documented: BTreeSet<_> = operations().into_iter().map(|(method, path, _)| (method, path)).collect();
     assert_eq!(documented, routes);
+}
+
+/// Whoever reads the document finds the function by it, and its log.
+#[test]
+fn operations_are_named_after_their_functions() {
+    const NAMES_OF_THEIR_OWN: [(&str, &str); 3] =
+        [("healthz", "health"), ("readyz", "health"), ("openapi", "page")];
+    let mut names = BTreeSet::new();
+    for (method, path, name) in operations() {
+        let route =
+            functions::ROUTES.iter().find(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
+        let function = route.expect("a route").2;
+        let rest = name.strip_prefix(function);
+        let is_its_own = NAMES_OF_THEIR_OWN.contains(&(name.trim_end_matches("-head"), function));
+        let is_named_so = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        assert!(is_named_so || is_its_own, "{name} is served by {function}");
+        assert!(names.insert(name.clone()), "{name} twice");
+    }
+    for (_, _, function) in functions::ROUTES {
+        assert!(names.contains(*function), "no operation has the name of {function}");
+    }
+}
+
+#[test]
+fn what_is_served_is_what_is_written() {
+    assert_eq!(DOCUMENT.value["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions/page/openapi.json");
+    let written = format!("{}\n", DOCUMENT.value);
+    if env("ROLLCALL_WRITE").is_some() {
+        fs::write(&file, &written).expect("a file");
+    }
+    let served = fs::read_to_string(&file).unwrap_or_default();
+    assert!(served == written, "ROLLCALL_WRITE=1 cargo test --test system what_is_served writes it anew");
 }
 
 /// The answer of `GET /health`, with these changes.
@@ -76,6 +111,36 @@ fn a_request_that_is_not_documented_is_found() {
     }
 }
 
+/// What a receiver is sent by `channel.test`, with these changes.
+fn message(header: &'static str, body: &Value) -> Result<(), String> {
+    let mut headers = HeaderMap::new();
+    for name in ["webhook-id", "webhook-timestamp", header] {
+        headers.insert(name, HeaderValue::from_static("1"));
+    }
+    DOCUMENT.judge_message(&headers, &body.to_string())
+}
+
+#[test]
+fn a_message_that_is_not_documented_is_found() {
+    let id = "b7ec1a5e-6ad0-5c4f-9d77-0a1f0d4f3a55";
+    let body = json!({
+        "type": "channel.test",
+        "timestamp": "2026-01-01T00:00:30.000Z",
+        "data": { "channel": { "id": id, "label": null } },
+    });
+    let problem = |header, body: &Value| message(header, body).expect_err("a problem");
+    assert_eq!(message("webhook-signature", &body), Ok(()));
+    assert_eq!(problem("webhook-more", &body), "header webhook-signature is missing");
+    let changed = |place: &str, value: Value| {
+        let mut body = body.clone();
+        *body.pointer_mut(place).expect("a place") = value;
+        problem("webhook-signature", &body)
+    };
+    assert!(changed("/data/channel", json!({ "id": id, "label": null, "more": 1 })).contains("'more'"));
+    assert!(changed("/timestamp", json!("yesterday")).contains("/timestamp"));
+    assert_eq!(changed("/type", json!("channel.nothing")), "\"channel.nothing\" is not documented");
+}
+
 /// A test that is off contract says so; each new one is a decision.
 #[test]
 fn requests_that_are_off_contract_are_counted() {
@@ -83,15 +148,15 @@ fn requests_that_are_off_contract_are_counted() {
     let mut calls = 0;
     let mut folders = vec![folder];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
+        for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(path).expect("a source");
+                let text = fs::read_to_string(path).expect("a source");
                 calls += text.matches(concat!("_off_", "contract(")).count();
             }
         }
     }
-    assert_eq!(calls, 8, "the two functions, the two calls in the support, and four tests");
+    assert_eq!(calls, 5, "the function, its call in the support, and three tests");
 }

@@ -8,7 +8,14 @@ use reqwest::Method;
 
 use crate::support::{Reply, TestSystem};
 
-/// The path of every file of the page, and its name in the repository.
+/// The path of every file that the function serves, and its name in the repository.
+fn served() -> Vec<(String, String)> {
+    let mut served = files();
+    served.push(("/openapi.json".to_owned(), "openapi.json".to_owned()));
+    served
+}
+
+/// The same of the page's own.
 fn files() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions/page");
     let names =
@@ -31,6 +38,7 @@ fn content_type(name: &str) -> &'static str {
         "css" => "text/css; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
         "svg" => "image/svg+xml",
+        "json" => "application/json",
         other => panic!("say here what .{other} is"),
     }
 }
@@ -55,7 +63,7 @@ fn is_guarded(reply: &Reply, path: &str) {
 async fn every_file_comes_whole_with_its_type_and_the_headers_that_guard_it() {
     let system = TestSystem::start().await;
     assert_eq!(files().len(), 10);
-    for (path, name) in files() {
+    for (path, name) in served() {
         let reply = system.get(&path).await;
         assert_eq!((reply.status, reply.header("content-type")), (200, Some(content_type(&name))), "{path}");
         assert!(reply.text == source(&name), "{path} is the repository's");
@@ -77,7 +85,7 @@ async fn who_came_by_tls_is_told_to_stay_with_it() {
 async fn a_copy_that_is_still_right_is_not_sent_again() {
     let system = TestSystem::start().await;
     let mut tags = BTreeSet::new();
-    for (path, _) in files() {
+    for (path, _) in served() {
         let tag = system.get(&path).await.header("etag").expect("a tag").to_owned();
         assert!(tag.len() == 34 && tag.starts_with('"') && tag.ends_with('"'), "{tag}");
         for known in [tag.clone(), format!("W/{tag}"), format!("\"older\", {tag}")] {
@@ -90,15 +98,20 @@ async fn a_copy_that_is_still_right_is_not_sent_again() {
         assert_eq!(reply.status, 200, "{path}");
         tags.insert(tag);
     }
-    assert_eq!(tags.len(), files().len(), "each file has a tag of its own");
+    assert_eq!(tags.len(), served().len(), "each file has a tag of its own");
 }
 
 #[tokio::test]
 async fn what_is_no_file_of_the_page_is_not_there() {
     let system = TestSystem::start().await;
-    for path in
-        ["/page/index.html", "/page/nothing.js", "/page/..%2fCargo.toml", "/page/%00", "/page/app.js/x"]
-    {
+    for path in [
+        "/page/index.html",
+        "/page/openapi.json",
+        "/page/nothing.js",
+        "/page/..%2fCargo.toml",
+        "/page/%00",
+        "/page/app.js/x",
+    ] {
         assert_eq!(system.get(path).await.refusal(), (404, "NOT_FOUND".to_owned()), "{path}");
     }
     let reply = system.send(Method::POST, "/page/app.js", &[], "").await;

@@ -17,9 +17,13 @@ fn routes() -> impl Iterator<Item = &'static (&'static str, &'static str, &'stat
 fn good_body(path: &str) -> Value {
     match path {
         "/api/agents/register" => json!({ "name": "a" }),
-        "/api/agents/verify" | "/api/agents/rotate-key" | "/health" | "/healthz" | "/readyz" | "/" => {
-            json!({})
-        }
+        "/api/agents/verify"
+        | "/api/agents/rotate-key"
+        | "/health"
+        | "/healthz"
+        | "/readyz"
+        | "/"
+        | "/openapi.json" => json!({}),
         "/api/agents/heartbeat" => json!({ "status": "healthy" }),
         "/api/agents/heartbeats" => json!({ "heartbeats": [{ "name": "a", "status": "healthy" }] }),
         "/api/agents/events" => json!({ "event": "e" }),
@@ -39,7 +43,7 @@ fn refusals(path: &str) -> Option<[(u16, &'static str); 4]> {
         "/api/agents/verify" => Some([(401, "INVALID_KEY"); 4]),
         // Credentials of each kind may send a batch.
         "/api/agents/heartbeats" => Some([(401, "UNAUTHORIZED"); 4]),
-        "/health" | "/healthz" | "/readyz" | "/" => None,
+        "/health" | "/healthz" | "/readyz" | "/" | "/openapi.json" => None,
         other => panic!("say here what {other} requires"),
     }
 }

@@ -115,6 +115,7 @@ pub enum Redelivery {
 pub fn redelivery(body: &Object<'_>) -> Result<Redelivery, Invalid> {
     const MOMENT: &str = "must be a moment by RFC 3339, as in 2026-11-25T22:54:22Z";
     match (body.whole_number("seq")?, body.string("failed_since")?) {
+        (Some(0), None) => Err(body.invalid("seq", "must be at least 1")),
         (Some(seq), None) => Ok(Redelivery::Of(seq)),
         (None, Some(since)) => {
             let since = DateTime::from_str(&since, Format::DateTimeWithOffset).ok();
@@ -308,7 +309,9 @@ mod tests {
         for text in ["2026-01-01T00:00:30Z", "2026-01-01T01:00:30+01:00", "2026-01-01T00:00:30.000Z"] {
             assert_eq!(read(&format!(r#"{{"failed_since": "{text}"}}"#), redelivery), Ok(since), "{text}");
         }
-        for body in ["{}", r#"{"seq": 1, "failed_since": "2026-01-01T00:00:30Z"}"#, r#"{"seq": -1}"#] {
+        for body in
+            ["{}", r#"{"seq": 1, "failed_since": "2026-01-01T00:00:30Z"}"#, r#"{"seq": 0}"#, r#"{"seq": -1}"#]
+        {
             assert!(read(body, redelivery).is_err(), "{body}");
         }
         for text in ["yesterday", "2026-01-01", "1767225630"] {

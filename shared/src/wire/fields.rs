@@ -170,18 +170,6 @@ pub fn overlap(body: &Object<'_>, field: &str) -> Result<Duration, Invalid> {
     }
 }
 
-/// Whether the caller wants the workspace's files: `?workspace=true`.
-#[must_use]
-pub fn wants_workspace(request: &Request) -> bool {
-    Query::of(request).text("workspace") == Some("true")
-}
-
-/// Whether the caller wants each agent's `detail`: `?detail=true`.
-#[must_use]
-pub fn wants_detail(request: &Request) -> bool {
-    Query::of(request).text("detail") == Some("true")
-}
-
 /// The query string, each name once: the last one counts.
 pub struct Query(HashMap<String, String>);
 
@@ -208,6 +196,18 @@ impl Query {
         match text.parse() {
             Ok(count) if (least..=most).contains(&count) => Ok(Some(count)),
             _ => Err(invalid_query(name, format!("must be a whole number from {least} to {most}"))),
+        }
+    }
+
+    /// A parameter that is `true` or `false`; without it, false.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn flag(&self, name: &'static str) -> Result<bool, Invalid> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid_query(name, "must be true or false")),
         }
     }
 

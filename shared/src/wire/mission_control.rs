@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 use crate::wire::answer::Answer;
 use crate::wire::base_url::base_url;
 use crate::wire::error::{ApiError, ErrorKind, Invalid};
-use crate::wire::fields;
+use crate::wire::fields::Query;
 
 /// An agent as Mission Control shows it: 15 keys, always present, null where unknown.
 #[derive(Serialize)]
@@ -201,12 +201,33 @@ pub struct AgentWithKey<'a> {
 }
 
 impl<'a> AgentWithKey<'a> {
-    /// An agent whose key was just made, and its files if the caller asked for them by `?workspace=true`.
+    /// An agent whose key was just made, and its files if they are wanted.
     #[must_use]
-    pub fn of(agent: &'a Agent, key: &ApiKey, gateway_id: Uuid, request: &Request, now: Timestamp) -> Self {
-        let files =
-            fields::wants_workspace(request).then(|| Workspace::render(agent, Some(key), &base_url(request)));
+    pub fn of(
+        agent: &'a Agent,
+        key: &ApiKey,
+        gateway_id: Uuid,
+        workspace: Option<&WorkspaceAt>,
+        now: Timestamp,
+    ) -> Self {
+        let files = workspace.map(|at| Workspace::render(agent, Some(key), &at.base_url));
         Self { agent: AgentRead::of(agent, gateway_id, now), agent_token: key.reveal(), files }
+    }
+}
+
+/// Where the files of a workspace say that the API is.
+pub struct WorkspaceAt {
+    base_url: String,
+}
+
+impl WorkspaceAt {
+    /// The address by which the caller reached the API, if it wants the files: `?workspace=true`.
+    ///
+    /// # Errors
+    /// `workspace` is neither `true` nor `false`.
+    pub fn wanted_by(request: &Request) -> Result<Option<Self>, Invalid> {
+        let is_wanted = Query::of(request).flag("workspace")?;
+        Ok(is_wanted.then(|| Self { base_url: base_url(request) }))
     }
 }
 
