@@ -50,6 +50,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         gateway_id: app.gateway_id(),
         status: agent.status(now),
         is_board_lead: false,
-        directive: agent.directive.as_ref().map(DirectiveRead::of),
+        directive: DirectiveRead::told(&agent, now),
     })?)
 }

@@ -10,7 +10,7 @@ use shared::time::Timestamp;
 use shared::wire::answer::Answer;
 use shared::wire::error::ApiError;
 use shared::wire::fields;
-use shared::wire::mission_control;
+use shared::wire::mission_control::{self, TodayRead};
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -23,9 +23,10 @@ pub const FUNCTION: Endpoint = Endpoint {
 struct Usage {
     requests_total: u64,
     since: String,
+    today: TodayRead,
 }
 
-/// Shows the meter that every accepted request of the agent moved.
+/// Shows the meter that every accepted request of the agent moved, and what it reported as used today.
 ///
 /// # Errors
 /// See [`App::viewer`] and [`reach`]; 404 for an unknown id, 422 for a path without a UUID.
@@ -36,5 +37,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     Ok(mission_control::body(&Usage {
         requests_total: agent.requests_total,
         since: agent.created_at.to_string(),
+        today: TodayRead::of(&agent, now),
     })?)
 }

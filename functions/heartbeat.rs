@@ -45,7 +45,7 @@ struct HeartbeatData {
 }
 
 impl HeartbeatData {
-    fn of(agent: &Agent) -> Self {
+    fn of(agent: &Agent, now: Timestamp) -> Self {
         Self {
             ok: true,
             agent_id: agent.agent_id,
@@ -53,7 +53,7 @@ impl HeartbeatData {
             last_seen_at: agent.last_seen_at.map(|seen| seen.to_string()),
             interval_seconds: agent.heartbeat().interval_seconds(),
             lease_expires_at: agent.lease().map(|end| end.to_string()),
-            directive: agent.directive.as_ref().map(DirectiveRead::of),
+            directive: DirectiveRead::told(agent, now),
         }
     }
 }
@@ -79,7 +79,7 @@ async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let report = report::strict(&body, Contract::Envelope)?;
     let call = Call::Heartbeat { health, report };
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
-    Ok(envelope::data(&HeartbeatData::of(&agent))?.counted(quota))
+    Ok(envelope::data(&HeartbeatData::of(&agent, now))?.counted(quota))
 }
 
 /// Mission Control's shortest form: the key says which agent, and the body may be anything.

@@ -12,9 +12,11 @@ use shared::runtime::app::App;
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
+use shared::wire::contract::Contract;
 use shared::wire::envelope::{self, Refusal};
 use shared::wire::error::{ApiError, ErrorKind};
 use shared::wire::json::Object;
+use shared::wire::report;
 
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
@@ -99,7 +101,8 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let body = Object::parse(request.body())?;
     let key = envelope::api_key(request.headers(), &body)??;
     let postings = Postings::read(&body)?;
-    let (agent, quota) = app.check_in(&Caller::Key(key), Call::Event, now).await?;
+    let usage = report::usage(&body, Contract::Envelope)?;
+    let (agent, quota) = app.check_in(&Caller::Key(key), Call::Event { usage }, now).await?;
     let posted = match postings {
         Postings::One(posting) => post_one(app, agent.agent_id, posting, now).await,
         Postings::Batch(postings) => post_batch(app, agent.agent_id, postings, now).await,

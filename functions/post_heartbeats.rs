@@ -340,7 +340,7 @@ fn in_envelope(outcome: &Outcome, now: Timestamp) -> Shown<HeardInEnvelope, enve
         status: agent.health,
         interval_seconds: agent.heartbeat().interval_seconds(),
         lease_expires_at: agent.lease().map(|end| end.to_string()),
-        directive: agent.directive.as_ref().map(DirectiveRead::of),
+        directive: DirectiveRead::told(agent, now),
         api_key,
     })
 }
@@ -358,7 +358,7 @@ fn in_mission_control(
         status: agent.status(now),
         interval_seconds: agent.heartbeat().interval_seconds(),
         lease_expires_at: agent.lease().map(|end| end.to_string()),
-        directive: agent.directive.as_ref().map(DirectiveRead::of),
+        directive: DirectiveRead::told(agent, now),
         agent_token,
     })
 }

@@ -6,14 +6,15 @@ use lambda_http::Request;
 use shared::config::Setting::{AgentsTable, EventsTable, SystemEventRetention, TokensTable};
 use shared::domain::change::Patch;
 use shared::domain::ids::BoardId;
+use shared::domain::spend::{Budget, MOST};
 use shared::runtime::app::App;
 use shared::runtime::callers::{into_result, reach};
 use shared::runtime::function::Endpoint;
 use shared::time::Timestamp;
 use shared::wire::answer::Answer;
-use shared::wire::error::{ApiError, ErrorKind};
+use shared::wire::error::{ApiError, ErrorKind, Invalid};
 use shared::wire::fields;
-use shared::wire::json::Json;
+use shared::wire::json::{Json, Object, whole};
 use shared::wire::mission_control::{self, AgentRead};
 
 /// The function and what it reads.
@@ -23,8 +24,8 @@ pub const FUNCTION: Endpoint = Endpoint {
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
-/// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?, "stall_after_seconds"?}`; `null` takes a board, a
-/// limit or a patience away.
+/// `{"name"?, "board_id"?, "heartbeat_config"?, "rate_limit_per_minute"?, "stall_after_seconds"?, "budget"?}`; `null` takes
+/// a board, a limit, a patience or a budget away.
 fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
     let body = body.object()?;
     body.refuse_spellings(&[
@@ -51,6 +52,7 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
         }
         seconds => seconds.map(Duration::from_secs),
     };
+    let budget = body.object("budget")?.as_ref().map(budget).transpose()?;
     let board_id = body.uuid("board_id")?.map(BoardId::of);
     if body.has("name") && body.string("name")?.is_none() {
         return Err(body.invalid("name", "must be a string").into());
@@ -61,7 +63,27 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
         heartbeat: fields::heartbeat_config(&body)?,
         rate_limit: body.has("rate_limit_per_minute").then_some(rate_limit),
         stall_after: body.has("stall_after_seconds").then_some(stall_after),
+        budget: body.has("budget").then_some(budget),
     })
+}
+
+/// `{"usd_per_day"}` or `{"tokens_per_day"}`.
+fn budget(budget: &Object<'_>) -> Result<Budget, Invalid> {
+    budget.refuse_spellings(&[("usdPerDay", "usd_per_day"), ("tokensPerDay", "tokens_per_day")])?;
+    let within = |name, number: f64, most: f64| {
+        let amount = whole(number.round()).filter(|amount| (1..=MOST).contains(amount));
+        amount.ok_or_else(|| budget.invalid(name, format!("must be more than 0, and at most {most}")))
+    };
+    match (budget.number("usd_per_day")?, budget.number("tokens_per_day")?) {
+        (Some(dollars), None) => {
+            Ok(Budget::MicroUsd(within("usd_per_day", dollars * 1_000_000.0, 1_000_000.0)?))
+        }
+        (None, Some(tokens)) => Ok(Budget::Tokens(within("tokens_per_day", tokens, 1e12)?)),
+        (Some(_), Some(_)) => {
+            Err(budget.invalid("tokens_per_day", "must not come together with usd_per_day"))
+        }
+        (None, None) => Err(budget.invalid("usd_per_day", "is required, or tokens_per_day")),
+    }
 }
 
 /// Changes name, board, heartbeat configuration or limit.

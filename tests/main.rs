@@ -16,6 +16,7 @@ mod mission_control {
     mod audit;
     mod batches;
     mod boots;
+    mod budgets;
     pub mod client;
     mod directives;
     mod enroll;

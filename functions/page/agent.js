@@ -174,6 +174,7 @@ const TOLD = {
 	"agent.stalled": ["stalled", () => "Stalled: it is heard, and its work does not move"],
 	"agent.restarted": ["fresh", ({ boot_id }) => ["Restarted as ", h("code", {}, boot_id)]],
 	"agent.cloned": ["error", () => "Cloned: more than one process has its key"],
+	"agent.budget_reached": ["waiting", ({ percent }) => `${percent} % of the budget for the day are used`],
 	"agent.directed": ["fresh", (payload) => `Asked to ${ASKED[payload.action]}${because(payload)}`],
 	"agent.directive_acknowledged": ["live", ({ action }) => `Acknowledged that it should ${ASKED[action]}`],
 };

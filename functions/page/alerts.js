@@ -68,8 +68,8 @@ export function alertsView() {
 
 // ---- Channels ----
 
-const CONCERNS = ["offline", "never_seen", "cloned", "error", "stalled", "unheeded", "waiting"];
-const concerns = (chosen = CONCERNS.slice(0, 3)) => [...new Set([...CONCERNS, ...chosen])].map((name) => ({ name: `on-${name}`, label: words(name), type: "checkbox", value: chosen.includes(name) }));
+const CONCERNS = ["offline", "never_seen", "cloned", "error", "stalled", "over_budget", "unheeded", "waiting"];
+const concerns = (chosen = CONCERNS.slice(0, 4)) => [...new Set([...CONCERNS, ...chosen])].map((name) => ({ name: `on-${name}`, label: words(name), type: "checkbox", value: chosen.includes(name) }));
 const chosen = (values) => Object.keys(values).filter((name) => name.startsWith("on-") && values[name]).map((name) => name.slice(3));
 const secret = (made) => made.secret && reveal("The channel's secret", "By it the receiver knows that a message is Rollcall's.", ["Signing secret", made.secret]);
 

@@ -27,6 +27,7 @@ pub mod report;
 pub mod silence;
 #[cfg(test)]
 mod simulation;
+pub mod spend;
 pub mod token;
 pub mod watch;
 pub mod workspace;

@@ -182,14 +182,16 @@ async fn usage_counts_accepted_requests() {
     let agent = operator.create(&json!({ "name": "metered" })).await;
     let since = system.now().to_string();
     let usage = async || operator.get(&agent_path(&agent.id, "/usage")).await.json();
-    assert_eq!(usage().await, json!({ "requests_total": 0, "since": since }));
+    let today =
+        json!({ "day": "2026-01-01", "tokens": 0, "cost_usd": 0.0, "budget": null, "over_budget": false });
+    assert_eq!(usage().await, json!({ "requests_total": 0, "since": since, "today": today }));
     let client = Client::x_agent_token(&system, &agent.key);
     for status in [200, 200, 429] {
         assert_eq!(client.touch(OWN_BEAT).await.status, status);
     }
     client.post("/api/agents/events", &json!({ "event": "done" })).await.data();
     client.get(&agent_path(&agent.id, "")).await;
-    assert_eq!(usage().await, json!({ "requests_total": 3, "since": since }));
+    assert_eq!(usage().await, json!({ "requests_total": 3, "since": since, "today": today }));
 }
 
 #[tokio::test]

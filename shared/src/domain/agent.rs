@@ -12,6 +12,7 @@ use crate::domain::credential::{AGENTS, ApiKey, KeyDigest, KeyId, row_id};
 use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::domain::ids::{self, BoardId, NamespaceId};
+use crate::domain::spend::{Budget, Spend, Usage};
 use crate::time::Timestamp;
 
 /// How far a lease may be past before the sweep announces it: a heartbeat on the wire is not a death.
@@ -199,6 +200,24 @@ pub struct Agent {
     /// Until when its processes are not told apart: more than one has its key, or a deployment replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_noise: Option<Timestamp>,
+    /// The UTC day whose use is counted, as the number of days since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend_day: Option<i64>,
+    /// Tokens used in that day.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spent_tokens: u64,
+    /// Millionths of a dollar used in that day.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spent_microusd: u64,
+    /// Millionths of a dollar that it may use in a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_microusd: Option<u64>,
+    /// Tokens that it may use in a day. At most one of the two stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_tokens: Option<u64>,
+    /// The percentage of the budget that was told last, of that day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend_told: Option<u8>,
     /// Accepted requests. A meter, not an invoice: a resent request may count twice.
     #[serde(default)]
     pub requests_total: u64,
@@ -253,6 +272,12 @@ impl Agent {
             unacked: None,
             boot: None,
             boot_noise: None,
+            spend_day: None,
+            spent_tokens: 0,
+            spent_microusd: 0,
+            budget_microusd: None,
+            budget_tokens: None,
+            spend_told: None,
             requests_total: 0,
             namespace_id: None,
             created_at: now,
@@ -296,6 +321,30 @@ impl Agent {
             Duration::from_millis(self.interval_ms),
             Duration::from_millis(self.tolerance_ms),
         )
+    }
+
+    /// What it uses, and how much it may.
+    #[must_use]
+    pub fn spend(&self) -> Spend {
+        Spend {
+            day: self.spend_day,
+            used: Usage { tokens: self.spent_tokens, microusd: self.spent_microusd },
+            budget: Budget::of_row(self.budget_microusd, self.budget_tokens),
+            told: self.spend_told,
+        }
+    }
+
+    /// The agent on its first report of a day.
+    #[must_use]
+    pub fn begins_day(self, usage: Usage, now: Timestamp) -> Self {
+        let spend = self.spend().begins(usage, now);
+        Self {
+            spend_day: spend.day,
+            spent_tokens: usage.tokens,
+            spent_microusd: usage.microusd,
+            spend_told: spend.due(now),
+            ..self
+        }
     }
 
     /// How often it sends a heartbeat.
@@ -385,6 +434,11 @@ pub(crate) fn lease(
     tolerance: Duration,
 ) -> Option<Timestamp> {
     lease_expires_at.max(next_beat_at.map(|promised| promised.plus(tolerance)))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A duration as the rows hold it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::agent::AgentName;
 use super::heartbeat::HeartbeatConfig;
 use super::ids::BoardId;
+use super::spend::Budget;
 
 /// The outcome of a change.
 #[derive(Debug)]
@@ -45,4 +46,6 @@ pub struct Patch {
     pub rate_limit: Option<Option<u32>>,
     /// For how long its work may stand still; `Some(None)` goes back to the default.
     pub stall_after: Option<Option<Duration>>,
+    /// How much it may use in a day; `Some(None)` ends that.
+    pub budget: Option<Option<Budget>>,
 }

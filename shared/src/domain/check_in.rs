@@ -7,6 +7,7 @@ use super::heartbeat::Health;
 use super::ids::NamespaceId;
 use super::rate_limit::{Policy, Quota};
 use super::report::Report;
+use super::spend::Usage;
 use crate::time::Timestamp;
 
 /// What a heartbeat says of the agent's health.
@@ -31,7 +32,10 @@ pub enum Call {
         report: Report,
     },
     /// Any other call that renews the lease.
-    Event,
+    Event {
+        /// What was used, as in a heartbeat's report.
+        usage: Option<Usage>,
+    },
 }
 
 impl Call {
@@ -40,7 +44,7 @@ impl Call {
     pub const fn policy(self) -> Policy {
         match self {
             Self::Heartbeat { .. } => Policy::Heartbeats,
-            Self::Event => Policy::Events,
+            Self::Event { .. } => Policy::Events,
         }
     }
 
@@ -49,7 +53,7 @@ impl Call {
     pub const fn health(self) -> HealthReport {
         match self {
             Self::Heartbeat { health, .. } => health,
-            Self::Event => HealthReport::Keep,
+            Self::Event { .. } => HealthReport::Keep,
         }
     }
 
@@ -64,7 +68,7 @@ impl Call {
     pub fn report(self) -> Report {
         match self {
             Self::Heartbeat { report, .. } => report,
-            Self::Event => Report::default(),
+            Self::Event { usage } => Report { usage, ..Report::default() },
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Concern {
     Error,
     /// It sends heartbeats, and its work does not get further.
     Stalled,
+    /// It has used up its budget for the day.
+    OverBudget,
     /// It sends heartbeats, and does not acknowledge what an operator wants of it.
     Unheeded,
     /// It registered, and waits for somebody to let it in.
@@ -28,20 +30,28 @@ pub enum Concern {
 
 impl Concern {
     /// Every concern, worst first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Offline,
         Self::NeverSeen,
         Self::Flapping,
         Self::Cloned,
         Self::Error,
         Self::Stalled,
+        Self::OverBudget,
         Self::Unheeded,
         Self::Waiting,
     ];
 
     /// What a channel hears of that names none: all but those who wait at an open door, which are strangers' words.
-    pub const HEARD: [Self; 6] =
-        [Self::Offline, Self::NeverSeen, Self::Cloned, Self::Error, Self::Stalled, Self::Unheeded];
+    pub const HEARD: [Self; 7] = [
+        Self::Offline,
+        Self::NeverSeen,
+        Self::Cloned,
+        Self::Error,
+        Self::Stalled,
+        Self::OverBudget,
+        Self::Unheeded,
+    ];
 
     /// The word that rows and the wire use.
     #[must_use]
@@ -53,6 +63,7 @@ impl Concern {
             Self::Cloned => "cloned",
             Self::Error => "error",
             Self::Stalled => "stalled",
+            Self::OverBudget => "over_budget",
             Self::Unheeded => "unheeded",
             Self::Waiting => "waiting",
         }

@@ -42,6 +42,8 @@ pub mod kind {
     pub const AGENT_RESTARTED: EventType = EventType::system("agent.restarted");
     /// More than one process has an agent's key.
     pub const AGENT_CLONED: EventType = EventType::system("agent.cloned");
+    /// An agent has used 80 or 100 percent of its budget for the day.
+    pub const AGENT_BUDGET_REACHED: EventType = EventType::system("agent.budget_reached");
     /// An operator said what an agent should do.
     pub const AGENT_DIRECTED: EventType = EventType::system("agent.directed");
     /// An agent says that it obeys.

@@ -386,6 +386,7 @@ fn type_of(member: &Member) -> &'static str {
         Some(Concern::Cloned) => message_type::AGENT_CLONED,
         Some(Concern::Error) => message_type::AGENT_ERROR,
         Some(Concern::Stalled) => message_type::AGENT_STALLED,
+        Some(Concern::OverBudget) => message_type::AGENT_OVER_BUDGET,
         Some(Concern::Unheeded) => message_type::AGENT_UNHEEDED,
         Some(Concern::Waiting) => message_type::AGENTS_WAITING,
         None => message_type::AGENT_RECOVERED,

@@ -12,12 +12,13 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// The types of messages.
 pub mod message_type {
     /// Every type that the log of alerts holds.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         AGENT_OFFLINE,
         AGENT_NEVER_SEEN,
         AGENT_CLONED,
         AGENT_ERROR,
         AGENT_STALLED,
+        AGENT_OVER_BUDGET,
         AGENT_UNHEEDED,
         AGENTS_WAITING,
         AGENT_RECOVERED,
@@ -39,6 +40,8 @@ pub mod message_type {
     pub const AGENT_ERROR: &str = "agent.error";
     /// An agent sends heartbeats, and its work does not get further.
     pub const AGENT_STALLED: &str = "agent.stalled";
+    /// An agent has used up its budget for the day.
+    pub const AGENT_OVER_BUDGET: &str = "agent.over_budget";
     /// An agent does not acknowledge what an operator wants of it.
     pub const AGENT_UNHEEDED: &str = "agent.unheeded";
     /// Agents wait for somebody to let them in.

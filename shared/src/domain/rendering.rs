@@ -256,6 +256,9 @@ impl<'a> Said<'a> {
             message_type::AGENT_STALLED => {
                 self.with_end(format!("{agent} sends heartbeats, but its work does not get further"))
             }
+            message_type::AGENT_OVER_BUDGET => {
+                self.with_end(format!("{agent} has used up its budget for the day"))
+            }
             message_type::AGENT_UNHEEDED => {
                 self.with_end(format!("{agent} does not acknowledge what an operator wants of it"))
             }
@@ -400,6 +403,7 @@ fn concern(word: &str) -> &'static str {
         "cloned" => "more than one process",
         "error" => "broken",
         "stalled" => "stalled",
+        "over_budget" => "over its budget",
         "unheeded" => "not heeding",
         "waiting" => "waiting to be let in",
         _ => "in trouble",

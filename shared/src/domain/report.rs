@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::boot::BootId;
+use super::spend::Usage;
 use crate::time::Timestamp;
 
 /// How long work may stand still before it is stalled, unless an operator says otherwise.
@@ -25,6 +26,8 @@ pub struct Report {
     pub next_beat_in: Option<Duration>,
     /// Which process of the agent speaks.
     pub boot_id: Option<BootId>,
+    /// What was used since the last report that was answered 200. Never nothing.
+    pub usage: Option<Usage>,
 }
 
 impl Report {

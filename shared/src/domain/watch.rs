@@ -12,6 +12,8 @@ use super::hearing::{BlindWindow, extension};
 use super::heartbeat::Health;
 use super::ids;
 use super::ids::BoardId;
+use super::report::STALL_AFTER;
+use super::spend::{Budget, Spend, Usage};
 use crate::time::Timestamp;
 
 /// The shortest silence that is told: within two sweeps nobody can tell a dead agent from deafness.
@@ -75,6 +77,18 @@ pub struct Watched {
     pub directive: Option<Directive>,
     /// Until when its processes are not told apart.
     pub boot_noise: Option<Timestamp>,
+    /// The UTC day whose use is counted.
+    pub spend_day: Option<i64>,
+    /// Tokens used in it.
+    #[serde(default)]
+    pub spent_tokens: u64,
+    /// Millionths of a dollar used in it.
+    #[serde(default)]
+    pub spent_microusd: u64,
+    /// Millionths of a dollar that it may use in a day.
+    pub budget_microusd: Option<u64>,
+    /// Tokens that it may use in a day.
+    pub budget_tokens: Option<u64>,
     /// Epoch seconds at which DynamoDB removes the row.
     pub expires_at: Option<i64>,
 }
@@ -254,6 +268,7 @@ impl Watched {
             AgentState::Active if self.is_cloned(now) => Some(Concern::Cloned),
             AgentState::Active if self.health == Some(Health::Error) => Some(Concern::Error),
             AgentState::Active if self.is_stalled(now) => Some(Concern::Stalled),
+            AgentState::Active if self.is_over_budget(now) => Some(Concern::OverBudget),
             AgentState::Active => self.is_unheeding(now).then_some(Concern::Unheeded),
         }
     }
@@ -295,7 +310,9 @@ impl Watched {
     /// Whether its work stands still, and nobody paused it.
     #[must_use]
     pub fn is_stalled(&self, now: Timestamp) -> bool {
-        let is_paused = self.directive.is_some_and(|directive| directive.action == Action::Pause);
+        let is_paused = self.directive.is_some_and(|directive| directive.action == Action::Pause)
+            // Midnight ends that pause: then the work has its time to get further.
+            || self.is_over_budget(now.minus(STALL_AFTER));
         self.is_live(now) && !is_paused && self.stalls_at.is_some_and(|at| at < now)
     }
 
@@ -307,6 +324,13 @@ impl Watched {
             let interval = Duration::from_millis(self.interval_ms);
             until > now.plus(SHORT_NOISE) || (was_told && now <= until.plus(shows_within(interval)))
         })
+    }
+
+    /// Whether it has used up today's budget, so that every answer tells it to pause.
+    fn is_over_budget(&self, now: Timestamp) -> bool {
+        let used = Usage { tokens: self.spent_tokens, microusd: self.spent_microusd };
+        let budget = Budget::of_row(self.budget_microusd, self.budget_tokens);
+        Spend { day: self.spend_day, used, budget, told: None }.is_over(now)
     }
 
     /// Whether it sends heartbeats, and does not acknowledge what an operator wants.
@@ -381,6 +405,11 @@ mod tests {
             next_beat_at: None,
             stalls_at: None,
             boot_noise: None,
+            spend_day: None,
+            spent_tokens: 0,
+            spent_microusd: 0,
+            budget_microusd: None,
+            budget_tokens: None,
             verified_at: Some(Timestamp::from_millis(verified)),
             offline_since: None,
         }

@@ -92,6 +92,11 @@ impl Store {
         let (name, retention) = (new.name.clone(), *self.pending_retention.get());
         let pending = Agent::pending(&key, name, new.board_id, HeartbeatConfig::default(), now, retention);
         let pending = Agent { namespace_id: Some(new.namespace), ..pending };
+        // Also while it waits: what was answered 200 is kept.
+        let pending = match new.claims.usage {
+            Some(usage) => pending.begins_day(usage, now),
+            None => pending,
+        };
         let call = Call::heartbeat(new.report);
         let agent = if new.approved {
             first_heartbeat(pending.activated(now), new.report, new.claims, now)

@@ -19,6 +19,7 @@ use crate::domain::event::{Actor, EventType, kind};
 use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::HeartbeatConfig;
 use crate::domain::ids::BoardId;
+use crate::domain::spend::Budget;
 use crate::domain::token::Operator;
 use crate::time::Timestamp;
 
@@ -169,6 +170,26 @@ impl Patch {
             change.after.stall_after_ms = after;
             let seconds = |after: Option<u64>| json!(after.map(|after| after / 1000));
             change.show("stall_after_seconds", seconds(agent.stall_after_ms), seconds(after));
+        }
+        let budget = agent.spend().budget;
+        if let Some(wanted) = self.budget.filter(|wanted| *wanted != budget) {
+            let (microusd, tokens) = match wanted {
+                Some(Budget::MicroUsd(microusd)) => (Some(microusd), None),
+                Some(Budget::Tokens(tokens)) => (None, Some(tokens)),
+                None => (None, None),
+            };
+            for (attribute, value) in [("budget_microusd", microusd), ("budget_tokens", tokens)] {
+                match value {
+                    Some(value) => change.expression.write(attribute, number(value)),
+                    None => change.expression.remove(attribute),
+                }
+            }
+            // What is used of it is told anew.
+            change.expression.remove("spend_told");
+            (change.after.budget_microusd, change.after.budget_tokens) = (microusd, tokens);
+            change.after.spend_told = None;
+            let shown = |budget: Option<Budget>| json!(budget.map(Budget::to_json));
+            change.show("budget", shown(budget), shown(wanted));
         }
         if let Some(heartbeat) = self.heartbeat.filter(|heartbeat| *heartbeat != agent.heartbeat()) {
             let (interval, tolerance) = (millis(heartbeat.interval()), millis(heartbeat.tolerance()));

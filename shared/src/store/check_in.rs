@@ -3,7 +3,8 @@
 //! One conditional `UpdateItem` authenticates, rate limits, renews the lease, counts usage and hands back the
 //! row. Its refusals are explained by the row that it returns. Only what changes more than the lease needs more, one
 //! transaction for all that is due, with its events: saying `offline`, coming back after having been announced offline,
-//! speaking as another process, and acknowledging a directive.
+//! speaking as another process, acknowledging a directive, and the first use of a day. That much of a budget is used is told
+//! after it, by one more.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::domain::failure::StoreError;
 use crate::domain::heartbeat::Health;
 use crate::domain::rate_limit::{Quota, SLOTS, Window};
 use crate::domain::report::STALL_AFTER;
+use crate::domain::spend::{Budget, Usage, day_of};
 use crate::domain::watch::Cause;
 use crate::time::Timestamp;
 
@@ -31,7 +33,7 @@ use crate::time::Timestamp;
 pub(super) fn counter(call: Call, slot: i64) -> String {
     match call {
         Call::Heartbeat { .. } => format!("b{slot}"),
-        Call::Event => format!("c{slot}"),
+        Call::Event { .. } => format!("c{slot}"),
     }
 }
 
@@ -71,6 +73,9 @@ const IS_NOT_LATE: &str = "NOT last_seen_at > :latest";
 /// While there is noise, processes are not told apart.
 const IS_SAME_BOOT: &str = "(boot = :boot OR boot_noise > :now)";
 
+/// Not `=`: around midnight calls of both days are under way, and what is late counts for the new one.
+const IS_COUNTED_DAY: &str = "spend_day >= :today";
+
 /// An acknowledgement of what is acknowledged already, or was never asked for, is no news.
 const IS_NO_NEW_ACKNOWLEDGEMENT: &str = "(attribute_not_exists(unacked) OR unacked <> :ack)";
 
@@ -105,17 +110,19 @@ pub(super) struct Due {
     pub(super) boot: Boot,
     /// The directive that the agent acknowledges, for the first time.
     pub(super) acknowledges: Option<Directive>,
+    /// What it reports as used, if that is the first of a UTC day.
+    pub(super) begins_day: Option<Usage>,
 }
 
 impl Due {
     /// What a heartbeat supposes that has not read its row: nothing.
     pub(super) const fn nothing(call: Call) -> Self {
         let mark = if call.says_offline() { OfflineMark::Announced } else { OfflineMark::None };
-        Self { mark, boot: Boot::Same, acknowledges: None }
+        Self { mark, boot: Boot::Same, acknowledges: None, begins_day: None }
     }
 
     /// What this row shows to be due, where `boot` is what the call's boot id means to it.
-    pub(super) fn of(agent: &Agent, call: Call, boot: Boot) -> Self {
+    pub(super) fn of(agent: &Agent, call: Call, boot: Boot, now: Timestamp) -> Self {
         let mark = match (agent.offline_since, call.says_offline()) {
             (None, false) => OfflineMark::None,
             (None, true) => OfflineMark::Begins,
@@ -123,7 +130,8 @@ impl Due {
             (Some(announced), false) => OfflineMark::Ends(announced),
         };
         let is_new = agent.unacked.is_some() && agent.unacked == call.report().ack_directive;
-        Self { mark, boot, acknowledges: agent.directive.filter(|_| is_new) }
+        let begins_day = call.report().usage.filter(|_| agent.spend_day < Some(day_of(now)));
+        Self { mark, boot, acknowledges: agent.directive.filter(|_| is_new), begins_day }
     }
 }
 
@@ -196,6 +204,75 @@ fn tell_apart(
     }
 }
 
+/// What a check-in requires and does of the day's counters. `read`: the row that shows that a day begins.
+fn count_usage(
+    check_in: &mut Expression,
+    usage: Option<Usage>,
+    due: Due,
+    read: Option<&Agent>,
+    now: Timestamp,
+) {
+    let (begins, usage) = match (due.begins_day.zip(read), usage) {
+        (None, None) => return,
+        (Some((usage, read)), _) => (Some(read), usage),
+        (None, Some(usage)) => (None, usage),
+    };
+    let Some(read) = begins else {
+        check_in.require(IS_COUNTED_DAY);
+        check_in.value(":today", number(day_of(now)));
+        for (clause, name, used) in [
+            ("spent_tokens :tokens", ":tokens", usage.tokens),
+            ("spent_microusd :microusd", ":microusd", usage.microusd),
+        ] {
+            if used > 0 {
+                check_in.add(clause);
+                check_in.value(name, number(used));
+            }
+        }
+        return;
+    };
+    match read.spend_day {
+        Some(day) => {
+            check_in.require("spend_day = :seen_day");
+            check_in.value(":seen_day", number(day));
+        }
+        None => check_in.require("attribute_not_exists(spend_day)"),
+    }
+    let begun = read.clone().begins_day(usage, now);
+    check_in.write("spend_day", number(day_of(now)));
+    check_in.write("spent_tokens", number(usage.tokens));
+    check_in.write("spent_microusd", number(usage.microusd));
+    match begun.spend_told {
+        Some(percent) => {
+            require_budget(check_in, read);
+            check_in.write("spend_told", number(percent));
+        }
+        None => check_in.remove("spend_told"),
+    }
+}
+
+/// Requires that the budget is the one that was read.
+fn require_budget(expression: &mut Expression, read: &Agent) {
+    let (clause, budget) = match read.spend().budget {
+        None => return,
+        Some(Budget::MicroUsd(budget)) => ("budget_microusd = :budget", budget),
+        Some(Budget::Tokens(budget)) => ("budget_tokens = :budget", budget),
+    };
+    expression.require(clause);
+    expression.value(":budget", number(budget));
+}
+
+/// The write that notes that a percentage of the day's budget is told, which nobody was faster to tell.
+pub(super) fn budget_told(read: &Agent, percent: u8) -> Expression {
+    let mut told = Expression::default();
+    told.require("spend_day = :seen_day");
+    told.value(":seen_day", number(read.spend_day.unwrap_or_default()));
+    told.require("(attribute_not_exists(spend_told) OR spend_told < :spend_told)");
+    require_budget(&mut told, read);
+    told.write("spend_told", number(percent));
+    told
+}
+
 /// A check-in's condition and update. `read`: the row that shows what is due.
 pub(super) fn expression(
     caller: &Caller,
@@ -265,6 +342,7 @@ pub(super) fn expression(
     if let Some(ack) = ack {
         check_in.value(":ack", number(ack));
     }
+    count_usage(&mut check_in, call.report().usage, due, read, now);
     check_in.name("#counter", counter(call, slot));
     check_in.value(":active", string(AgentState::Active.as_str()));
     check_in.value(":now", moment(now));
@@ -407,13 +485,20 @@ impl Attempt<'_> {
                 json!({ "version": directive.version, "action": directive.action, "after_ms": after });
             events.push(record(kind::AGENT_DIRECTIVE_ACKNOWLEDGED, payload, self.now));
         }
+        if let Some(usage) = due.begins_day {
+            let begun = agent.clone().begins_day(usage, self.now);
+            if let Some(percent) = begun.spend_told {
+                let payload = begun.spend().payload(percent, self.now);
+                events.push(record(kind::AGENT_BUDGET_REACHED, payload, self.now));
+            }
+        }
         events
     }
 
     /// Does all that the row shows to be due, with its events. `None`: nothing is, or somebody else was first.
     async fn settle(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
         let boot = self.store.boot(boot_id(self.caller, self.call), &agent, self.now).await?;
-        let due = Due::of(&agent, self.call, boot);
+        let due = Due::of(&agent, self.call, boot, self.now);
         if due == Due::nothing(self.call) {
             return Ok(None);
         }
@@ -434,6 +519,58 @@ impl Attempt<'_> {
                 Ok(Some(CheckIn::Accepted(Box::new(agent), quota)))
             }
             Transaction::Refused(..) | Transaction::Conflicted => Ok(None),
+        }
+    }
+
+    /// The write, or what its refusal calls for.
+    async fn run(&self) -> Result<CheckIn, StoreError> {
+        let mut races = Races::default();
+        while races.again().await {
+            let row = match self.write(Due::nothing(self.call), None).await? {
+                Write::Applied(row) => return self.accepted(row),
+                Write::Refused(None) => return Ok(CheckIn::Unknown),
+                Write::Refused(Some(row)) => row,
+                Write::Conflicted => continue,
+            };
+            let used = self.used(&row)?;
+            let agent = from_item::<Agent>(row)?;
+            if let Some(refusal) = self.refusal(&agent, used) {
+                return Ok(refusal);
+            }
+            if self.is_late(&agent) && self.says_what_must_be_kept() {
+                // Nothing of it was kept: an agent that sleeps now would be taken for dead.
+                return Ok(CheckIn::Overtaken);
+            }
+            if self.is_late(&agent) {
+                let quota = self.quota(&agent, used);
+                return Ok(CheckIn::Accepted(Box::new(agent), quota));
+            }
+            if let Some(accepted) = self.settle(agent, used).await? {
+                return Ok(accepted);
+            }
+        }
+        Err(StoreError::Contended)
+    }
+
+    /// Whether an agent relies on what the call says, so that it must not be answered 200 if nothing of it was kept.
+    fn says_what_must_be_kept(&self) -> bool {
+        let report = self.call.report();
+        report.next_beat_in.is_some() || report.usage.is_some()
+    }
+
+    /// Tells that 80 or 100 percent of the day's budget are used, once each. Whoever fails leaves it to the next call: the
+    /// check-in itself is done.
+    async fn tell_budget(&self, agent: &Agent) {
+        let spend = agent.spend();
+        let Some(percent) = spend.due(self.now) else { return };
+        let payload = spend.payload(percent, self.now);
+        let actor = self.caller.actor();
+        let event = self.store.record(self.agent_id, kind::AGENT_BUDGET_REACHED, actor, &payload, self.now);
+        let table = self.store.tables.agents.get();
+        let writes = budget_told(agent, percent).into_part(table, self.agent_id);
+        let writes = writes.and_then(|told| Ok(vec![told, self.store.put_event(&event)?]));
+        if let Ok(writes) = writes {
+            let _told_by_the_next = transact(&self.store.client, writes).await;
         }
     }
 }
@@ -460,6 +597,15 @@ pub(super) fn changed(agent: Agent, caller: &Caller, call: Call, due: Due, now: 
             (promised, moved_at.map(|moved_at| moved_at.plus(after)))
         }
         None => (agent.next_beat_at, agent.stalls_at),
+    };
+    let agent = match (due.begins_day, call.report().usage) {
+        (Some(usage), _) => agent.begins_day(usage, now),
+        (None, Some(usage)) => Agent {
+            spent_tokens: agent.spent_tokens + usage.tokens,
+            spent_microusd: agent.spent_microusd + usage.microusd,
+            ..agent
+        },
+        (None, None) => agent,
     };
     Agent {
         next_beat_at,
@@ -488,32 +634,11 @@ impl Store {
             return Ok(CheckIn::Unknown);
         }
         let attempt = Attempt { agent_id: caller.agent_id(), caller, call, now, store: self };
-        let mut races = Races::default();
-        while races.again().await {
-            let row = match attempt.write(Due::nothing(call), None).await? {
-                Write::Applied(row) => return attempt.accepted(row),
-                Write::Refused(None) => return Ok(CheckIn::Unknown),
-                Write::Refused(Some(row)) => row,
-                Write::Conflicted => continue,
-            };
-            let used = attempt.used(&row)?;
-            let agent = from_item::<Agent>(row)?;
-            if let Some(refusal) = attempt.refusal(&agent, used) {
-                return Ok(refusal);
-            }
-            if attempt.is_late(&agent) && call.report().next_beat_in.is_some() {
-                // Nothing of it was kept: an agent that sleeps now would be taken for dead.
-                return Ok(CheckIn::Overtaken);
-            }
-            if attempt.is_late(&agent) {
-                let quota = attempt.quota(&agent, used);
-                return Ok(CheckIn::Accepted(Box::new(agent), quota));
-            }
-            if let Some(accepted) = attempt.settle(agent, used).await? {
-                return Ok(accepted);
-            }
+        let outcome = attempt.run().await?;
+        if let CheckIn::Accepted(agent, _) = &outcome {
+            attempt.tell_budget(agent).await;
         }
-        Err(StoreError::Contended)
+        Ok(outcome)
     }
 }
 
@@ -604,7 +729,19 @@ mod tests {
         assert_eq!(named.update(), plain.update());
         assert_eq!(named.values()[":boot"], binary(&[0x9f, 0x2c, 0x1d, 0x7e, 0x8a, 0x6b, 0x5c, 0x40]));
 
-        let report = Report { ack_directive: Some(7), boot_id, ..report };
+        let usage = Some(Usage { tokens: 18_250, microusd: 42_000 });
+        let used =
+            Call::Heartbeat { health: HealthReport::Keep, report: Report { usage, ..Report::default() } };
+        let used = expression(&caller, used, Due::nothing(used), None, 60, now);
+        assert_eq!(used.condition(), format!("{} AND spend_day >= :today", plain.condition()));
+        let counted = ", spent_tokens :tokens, spent_microusd :microusd REMOVE";
+        assert_eq!(used.update(), plain.update().replace(" REMOVE", counted));
+        assert_eq!((&used.values()[":today"], &used.values()[":tokens"]), (&number(0), &number(18_250)));
+        let tokens = Call::Event { usage: Some(Usage { tokens: 1, microusd: 0 }) };
+        let tokens = expression(&caller, tokens, Due::nothing(tokens), None, 60, now);
+        assert!(tokens.update().contains("requests_total :one, spent_tokens :tokens REMOVE"));
+
+        let report = Report { ack_directive: Some(7), boot_id, usage, ..Report::default() };
         let everything = Report { progress_age: seconds(12), next_beat_in: seconds(3_600), ..report };
         let call = Call::Heartbeat { health: HealthReport::Report(Health::Healthy), report: everything };
         let whole = expression(&caller, call, Due::nothing(call), None, 60, now);
@@ -618,19 +755,20 @@ mod tests {
               OR last_seen_at < :window_start) \
              AND NOT last_seen_at > :latest \
              AND (boot = :boot OR boot_noise > :now) \
-             AND (attribute_not_exists(unacked) OR unacked <> :ack)"
+             AND (attribute_not_exists(unacked) OR unacked <> :ack) \
+             AND spend_day >= :today"
         );
         assert_eq!(
             whole.update(),
             "SET last_seen_at = :now, lease_expires_at = tolerance_ms + :now, health = :health, \
              next_beat_at = :next_beat_at, \
              stalls_at = if_not_exists(stall_after_ms, :default_stall) + :moved_at \
-             ADD #counter :one, requests_total :one \
+             ADD #counter :one, requests_total :one, spent_tokens :tokens, spent_microusd :microusd \
              REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
         );
 
         let operator = Caller::Operator { agent_id: caller.agent_id(), actor: Actor::System };
-        for (caller, call) in [(&caller, Call::Event), (&operator, call)] {
+        for (caller, call) in [(&caller, Call::Event { usage: None }), (&operator, call)] {
             let update = expression(caller, call, Due::nothing(call), None, 60, now).update();
             assert!(!update.contains("next_beat_at") && !update.contains("stalls_at"), "{update}");
             let condition = expression(caller, call, Due::nothing(call), None, 60, now).condition();

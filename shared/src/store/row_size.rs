@@ -26,6 +26,7 @@ use crate::domain::heartbeat::{Health, HeartbeatConfig};
 use crate::domain::ids::{BoardId, NamespaceId, TokenId};
 use crate::domain::rate_limit::Window;
 use crate::domain::report::Report;
+use crate::domain::spend::{Budget, MOST, Usage};
 use crate::domain::watch::{Rules, Watched};
 use crate::time::Timestamp;
 
@@ -33,7 +34,7 @@ use crate::time::Timestamp;
 const LIMIT: u32 = 6_000;
 
 /// The largest row, in bytes.
-const LARGEST: usize = 888;
+const LARGEST: usize = 986;
 
 const _: () = assert!(LARGEST < 1_000, "a heartbeat of two write units");
 
@@ -183,10 +184,21 @@ impl Life {
         let ago = |seconds: i64| Timestamp::from_millis(self.now.as_millis() - seconds * 1000);
         let (replaced, returned) = (replaced.map(ago), returned.map(ago));
         let boot = Boot::of(call.report().boot_id, &agent, replaced, returned, self.now);
-        let due = Due::of(&agent, call, boot);
+        let due = Due::of(&agent, call, boot, self.now);
         let caller = Caller::Key(self.key.clone());
         check_in::expression(&caller, call, due, Some(&agent), LIMIT, self.now).apply(&mut self.row);
         assert_eq!(self.agent(), changed(agent, &caller, call, due, self.now));
+        if let Some(usage) = call.report().usage {
+            // As much as a whole day of such calls at the highest limit.
+            for (attribute, used) in [("spent_tokens", usage.tokens), ("spent_microusd", usage.microusd)] {
+                self.row.insert(attribute.to_owned(), number(u64::from(LIMIT) * 1_440 * used));
+            }
+        }
+        let agent = self.agent();
+        if let Some(percent) = agent.spend().due(self.now) {
+            check_in::budget_told(&agent, percent).apply(&mut self.row);
+            assert_eq!(self.agent().spend().due(self.now), None);
+        }
         self.row.insert(counter(call, Window::at(self.now).slot()), number(count));
     }
 
@@ -250,13 +262,17 @@ fn any_patch() -> impl Strategy<Value = Patch> {
         prop::option::of(prop::option::of(any::<u128>().prop_map(|id| BoardId::of(Uuid::from_u128(id)))));
     let limit = prop::option::of(prop::option::of(1..=LIMIT));
     let stall = prop::option::of(prop::option::of((60_u64..=604_800).prop_map(Duration::from_secs)));
-    (prop::option::of(any_name()), board, prop::option::of(any_heartbeat_config()), limit, stall).prop_map(
-        |(name, board_id, heartbeat, rate_limit, stall_after)| Patch {
+    let budget = prop_oneof![(1..=MOST).prop_map(Budget::MicroUsd), (1..=MOST).prop_map(Budget::Tokens)];
+    let budget = prop::option::of(prop::option::of(budget));
+    let heartbeat = prop::option::of(any_heartbeat_config());
+    (prop::option::of(any_name()), board, heartbeat, limit, stall, budget).prop_map(
+        |(name, board_id, heartbeat, rate_limit, stall_after, budget)| Patch {
             name,
             board_id,
             heartbeat,
             rate_limit,
             stall_after,
+            budget,
         },
     )
 }
@@ -268,18 +284,24 @@ fn any_directive() -> impl Strategy<Value = NewDirective> {
     )
 }
 
+fn any_usage() -> impl Strategy<Value = Option<Usage>> {
+    let usage = (0..=MOST, 0..=MOST).prop_map(|(tokens, microusd)| Usage { tokens, microusd });
+    prop::option::of(usage.prop_filter("nothing", |usage| *usage != Usage::NOTHING))
+}
+
 fn any_heartbeat() -> impl Strategy<Value = Call> {
     let age = prop::option::of((0..=604_800_000_u64).prop_map(Duration::from_millis));
     let promise = prop::option::of((0..=86_400_000_u64).prop_map(Duration::from_millis));
     let boot = prop::option::of(prop::sample::select(&["1111111111111111", "2222222222222222"][..]));
-    (any_report(), prop::option::of(Just(0)), age, promise, boot).prop_map(
-        |(health, ack_directive, progress_age, next_beat_in, boot)| Call::Heartbeat {
+    (any_report(), prop::option::of(Just(0)), age, promise, boot, any_usage()).prop_map(
+        |(health, ack_directive, progress_age, next_beat_in, boot, usage)| Call::Heartbeat {
             health,
             report: Report {
                 ack_directive,
                 progress_age,
                 next_beat_in,
                 boot_id: boot.and_then(BootId::parse),
+                usage,
             },
         },
     )
@@ -291,7 +313,7 @@ fn ago() -> impl Strategy<Value = Option<i64>> {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let call = prop_oneof![3 => any_heartbeat(), 1 => Just(Call::Event)];
+    let call = prop_oneof![3 => any_heartbeat(), 1 => any_usage().prop_map(|usage| Call::Event { usage })];
     let change = prop::sample::select(&[StateChange::Approve, StateChange::Revoke, StateChange::Restore][..]);
     prop_oneof![
         6 => (call, 1..=LIMIT, ago(), ago()).prop_map(|(call, count, replaced, returned)| {
@@ -331,7 +353,7 @@ proptest! {
 fn the_largest_row_is_made_by_these_calls() {
     let name = AgentName::parse(&"é".repeat(100)).unwrap();
     // Such that the last windows have the longest names, b11 and b12.
-    let begin = Timestamp::from_millis(1_700_000_300_000);
+    let begin = Timestamp::from_millis(1_700_000_420_000);
     let unapproved = Creation::EnrolledUnapproved;
     let mut life = Life::begin(unapproved, name, Some(BoardId::of(Uuid::max())), 315_360_000_000, begin);
     life.step(&Step::Change(StateChange::Approve));
@@ -343,6 +365,7 @@ fn the_largest_row_is_made_by_these_calls() {
         heartbeat: Some(longest.unwrap()),
         rate_limit: Some(Some(LIMIT)),
         stall_after: Some(Some(7 * DAY)),
+        budget: Some(Some(Budget::MicroUsd(MOST))),
         ..Patch::default()
     };
     life.step(&Step::Patch(patch));
@@ -350,8 +373,9 @@ fn the_largest_row_is_made_by_these_calls() {
     // What is wanted of it is not heeded.
     let stop = NewDirective { action: Action::Stop, deadline: Some(DAY), then_revoke: true, reason: None };
     life.step(&Step::Direct(stop));
-    // It comes late, goes again and is shut out before the sweep has told that it came.
-    life.step(&Step::FallSilent(false));
+    // It spends too much, which is told; it flaps, goes, and is shut out before the sweep has told that.
+    let usage = Some(Usage { tokens: MOST, microusd: MOST });
+    life.step(&Step::CheckIn(Call::Event { usage }, LIMIT, None, None));
     life.step(&Step::Tell(true));
     // Two processes have its key.
     for (boot_id, replaced) in [("1111111111111111", None), ("2222222222222222", Some(90_000))] {
@@ -361,13 +385,13 @@ fn the_largest_row_is_made_by_these_calls() {
     }
     for _ in 0..3 {
         life.now = life.now.plus(Duration::from_mins(1));
-        life.step(&Step::CheckIn(Call::Event, LIMIT, None, None));
+        life.step(&Step::CheckIn(Call::Event { usage: None }, LIMIT, None, None));
         life.step(&Step::CheckIn(Call::heartbeat(HealthReport::Keep), LIMIT, None, None));
     }
     let leaves = HealthReport::Report(Health::Offline);
     let claims = Report { progress_age: Some(DAY), next_beat_in: Some(DAY), ..Report::default() };
     life.step(&Step::CheckIn(Call::Heartbeat { health: leaves, report: claims }, LIMIT, None, None));
     life.step(&Step::Change(StateChange::Revoke));
-    assert_eq!(life.row.len(), 35, "{:?}", life.row);
+    assert_eq!(life.row.len(), 40, "{:?}", life.row);
     assert_eq!(life.size(), LARGEST, "{:?}", life.row);
 }

@@ -27,6 +27,7 @@ use crate::domain::fleet::{Counts, NAMED, Named};
 use crate::domain::hearing::BlindWindow;
 use crate::domain::heartbeat::Health;
 use crate::domain::ids::BoardId;
+use crate::domain::spend::day_of;
 use crate::domain::watch::{Change, Overdue, Rules, Watched};
 use crate::time::Timestamp;
 
@@ -153,6 +154,7 @@ agent_state <> :active \
  OR health = :error \
  OR stalls_at < :now \
  OR boot_noise > :cloned \
+ OR (spend_day >= :today AND (spent_microusd >= budget_microusd OR spent_tokens >= budget_tokens)) \
  OR attribute_exists(unacked) \
  OR contains(directive, :revokes) \
  OR agent_id = :canary";
@@ -162,7 +164,8 @@ const OR_PROVES_HEARING: &str = " OR last_seen_at > :proof_after";
 
 const WHAT_WATCHING_NEEDS: &str = "\
 agent_id, agent_name, board_id, agent_state, interval_ms, tolerance_ms, health, last_seen_at, lease_expires_at, \
-next_beat_at, stalls_at, boot_noise, created_at, verified_at, offline_since, alerted, directive, expires_at";
+next_beat_at, stalls_at, boot_noise, spend_day, spent_tokens, spent_microusd, budget_microusd, budget_tokens, \
+created_at, verified_at, offline_since, alerted, directive, expires_at";
 
 /// Rows to a page. Of 500 bytes, as many fill the 1 MB at which DynamoDB ends a page by itself; without a limit the
 /// embedded engine would read the whole rest of the table for each.
@@ -292,6 +295,7 @@ impl Store {
                 .expression_attribute_values(":now", moment(shared.now))
                 .expression_attribute_values(":lease_deadline", moment(shared.now.minus(LEASE_GRACE)))
                 .expression_attribute_values(":cloned", moment(shared.now.plus(SHORT_NOISE)))
+                .expression_attribute_values(":today", super::number(day_of(shared.now)))
                 .expression_attribute_values(":error", string(Health::Error.as_str()))
                 .expression_attribute_values(":revokes", string(Directive::REVOKES))
                 .expression_attribute_values(":canary", string(settings.canary))

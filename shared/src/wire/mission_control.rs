@@ -2,6 +2,7 @@
 
 use lambda_http::Request;
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::agent::{Agent, AgentId, AgentState};
@@ -10,6 +11,7 @@ use crate::domain::directive::{Action, Directive};
 use crate::domain::heartbeat::Health;
 use crate::domain::ids::{BoardId, TokenId};
 use crate::domain::silence::{Scope, Silence};
+use crate::domain::spend::{Budget, Usage, day_text, midnight_after};
 use crate::domain::token::{MintedToken, Role, TokenRow};
 use crate::domain::workspace::Workspace;
 use crate::time::Timestamp;
@@ -54,8 +56,18 @@ pub struct DirectiveRead {
     action: Action,
     #[serde(skip_serializing_if = "Option::is_none")]
     deadline: Option<String>,
+    /// Only of what is computed, and stands in no row.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    computed: Option<Computed>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     record: Option<DirectiveRecord>,
+}
+
+/// Why there is a directive that nobody said, and until when.
+#[derive(Serialize)]
+struct Computed {
+    cause: &'static str,
+    until: String,
 }
 
 /// What operators see of it besides.
@@ -67,13 +79,26 @@ struct DirectiveRecord {
 }
 
 impl DirectiveRead {
-    /// What the agent is told.
+    /// What the agent is told now. Over its budget that is a pause, unless an operator wants more than that it runs: it goes
+    /// on with a larger budget, or the next day.
     #[must_use]
-    pub fn of(directive: &Directive) -> Self {
+    pub fn told(agent: &Agent, now: Timestamp) -> Option<Self> {
+        let directive = agent.directive.as_ref();
+        let runs = directive.is_none_or(|directive| directive.action == Action::Run);
+        if !runs || !agent.spend().is_over(now) {
+            return directive.map(Self::of);
+        }
+        let computed = Some(Computed { cause: "budget", until: midnight_after(now).to_string() });
+        Some(Self { version: 0, action: Action::Pause, deadline: None, computed, record: None })
+    }
+
+    /// A directive without what only operators see.
+    fn of(directive: &Directive) -> Self {
         Self {
             version: directive.version,
             action: directive.action,
             deadline: directive.deadline_at().map(|deadline| deadline.to_string()),
+            computed: None,
             record: None,
         }
     }
@@ -86,6 +111,39 @@ impl DirectiveRead {
             acknowledged_at: directive.acknowledged_at().map(|at| at.to_string()),
         };
         Self { record: Some(record), ..Self::of(directive) }
+    }
+}
+
+/// What an agent used today, and how much it may.
+#[derive(Serialize)]
+pub struct TodayRead {
+    day: String,
+    tokens: u64,
+    cost_usd: f64,
+    budget: Option<Value>,
+    over_budget: bool,
+}
+
+impl TodayRead {
+    /// By its row.
+    #[must_use]
+    pub fn of(agent: &Agent, now: Timestamp) -> Self {
+        let spend = agent.spend();
+        let used = spend.today(now);
+        Self {
+            day: day_text(now),
+            tokens: used.tokens,
+            cost_usd: used.cost_usd(),
+            budget: spend.budget.map(Budget::to_json),
+            over_budget: spend.is_over(now),
+        }
+    }
+
+    /// `None` if there is no budget, and nothing was used today.
+    fn if_any(agent: &Agent, now: Timestamp) -> Option<Self> {
+        let spend = agent.spend();
+        let is_any = spend.budget.is_some() || spend.today(now) != Usage::NOTHING;
+        is_any.then(|| Self::of(agent, now))
     }
 }
 
@@ -109,6 +167,8 @@ struct AgentDetail {
     rate_limit_per_minute: Option<u32>,
     requests_total: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    today: Option<TodayRead>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     directive: Option<DirectiveRead>,
 }
 
@@ -128,6 +188,7 @@ impl AgentDetail {
             verified_at: text(agent.verified_at),
             rate_limit_per_minute: agent.rate_limit,
             requests_total: agent.requests_total,
+            today: TodayRead::if_any(agent, now),
             directive: agent.directive.as_ref().map(DirectiveRead::for_operators),
         }
     }
@@ -171,7 +232,7 @@ impl<'a> AgentRead<'a> {
     /// The answer to a heartbeat: with the directive, while there is one, and with what of its report was left out.
     #[must_use]
     pub fn heard(agent: &'a Agent, report_errors: Vec<String>, gateway_id: Uuid, now: Timestamp) -> Self {
-        let directive = agent.directive.as_ref().map(DirectiveRead::of);
+        let directive = DirectiveRead::told(agent, now);
         Self { directive, report_errors, ..Self::of(agent, gateway_id, now) }
     }
 

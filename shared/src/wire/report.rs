@@ -8,6 +8,7 @@ use super::json::{Object, whole};
 use crate::domain::agent::millis;
 use crate::domain::boot::BootId;
 use crate::domain::report::{LONGEST_AGE, LONGEST_PROMISE, Report};
+use crate::domain::spend::{MOST, Usage};
 
 /// How a contract spells a field: the envelope's spelling, and Mission Control's.
 type Spellings = (&'static str, &'static str);
@@ -16,6 +17,7 @@ const ACK_DIRECTIVE: Spellings = ("ackDirective", "ack_directive");
 const PROGRESS_AGE: Spellings = ("progressAgeSeconds", "progress_age_seconds");
 const NEXT_BEAT_IN: Spellings = ("nextBeatInSeconds", "next_beat_in_seconds");
 const BOOT_ID: Spellings = ("bootId", "boot_id");
+const COST_USD: Spellings = ("costUsd", "cost_usd");
 
 /// What a heartbeat's body reports, and what of it cannot be read, which is left out.
 #[must_use]
@@ -48,6 +50,10 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
                 Ok(boot_id) => report.boot_id = boot_id,
                 Err(problem) => problems.push(problem),
             }
+            match fields.usage() {
+                Ok(usage) => report.usage = usage,
+                Err(problem) => problems.push(problem),
+            }
         }
     }
     (report, problems)
@@ -60,6 +66,23 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
 pub fn strict(body: &Object<'_>, contract: Contract) -> Result<Report, Invalid> {
     let (report, problems) = read(body, contract);
     problems.into_iter().next().map_or(Ok(report), Err)
+}
+
+/// What an event's body reports as used.
+///
+/// # Errors
+/// As [`strict`].
+pub fn usage(body: &Object<'_>, contract: Contract) -> Result<Option<Usage>, Invalid> {
+    match body.object("report")? {
+        Some(object) => Fields { object: &object, contract }.usage(),
+        None => Ok(None),
+    }
+}
+
+/// A number between none and [`MOST`], half up.
+fn counted(number: Option<f64>) -> u64 {
+    let number = number.unwrap_or(0.0).max(0.0).round();
+    whole(number).map_or(MOST, |number| number.min(MOST))
 }
 
 /// Seconds as a duration between none and `most`, in milliseconds: an agent's clock may say anything.
@@ -84,6 +107,14 @@ impl Fields<'_> {
         let boot_id =
             BootId::parse(&text).ok_or_else(|| self.object.invalid(name, "must be 16 hex digits"))?;
         Ok(Some(boot_id))
+    }
+
+    fn usage(&self) -> Result<Option<Usage>, Invalid> {
+        let Some(object) = self.object.object("usage")? else { return Ok(None) };
+        let fields = Fields { object: &object, contract: self.contract };
+        let tokens = counted(object.number("tokens")?);
+        let microusd = counted(fields.number(COST_USD)?.map(|dollars| dollars * 1_000_000.0));
+        Ok(Some(Usage { tokens, microusd }).filter(|usage| *usage != Usage::NOTHING))
     }
 
     /// A field's name in this contract. The other contract's is refused.
@@ -135,6 +166,43 @@ mod tests {
         for (value, promise) in [("0", 0.0), ("14400", 14_400.0), ("86401", 86_400.0)] {
             assert_eq!(read("next_beat_in_seconds", value).next_beat_in, seconds(promise), "{value}");
         }
+    }
+
+    #[test]
+    fn what_was_used_is_clamped_and_rounded_half_up() {
+        let read = |usage: &str| {
+            let body = format!(r#"{{"report": {{"usage": {usage}}}}}"#);
+            usage_of(&body)
+        };
+        let used = |tokens, microusd| Some(Usage { tokens, microusd });
+        for (said, usage) in [
+            (r#"{"tokens": 18250, "cost_usd": 0.042}"#, used(18_250, 42_000)),
+            (r#"{"tokens": 1.5}"#, used(2, 0)),
+            (r#"{"cost_usd": 0.0000004}"#, None),
+            (r#"{"cost_usd": 0.0000015}"#, used(0, 2)),
+            (r#"{"tokens": -3, "cost_usd": 1e300}"#, used(0, MOST)),
+            (r#"{"tokens": 1e13, "cost_usd": 1000000.01}"#, used(MOST, MOST)),
+            (r#"{"tokens": 0, "cost_usd": 0}"#, None),
+            ("{}", None),
+            ("null", None),
+        ] {
+            assert_eq!(read(said), Ok(usage), "{said}");
+        }
+        assert_eq!(read("7"), Err("report.usage: must be a JSON object".to_owned()));
+        assert_eq!(read(r#"{"tokens": "7"}"#), Err("report.usage.tokens: must be a number".to_owned()));
+        let other = "report.usage.costUsd: is not read here: send cost_usd".to_owned();
+        assert_eq!(read(r#"{"costUsd": 7}"#), Err(other));
+    }
+
+    fn usage_of(body: &str) -> Result<Option<Usage>, String> {
+        let body = Object::parse(body.as_bytes()).unwrap();
+        let (report, problems) = read(&body, Contract::MissionControl);
+        let alone = usage(&body, Contract::MissionControl).map_err(|problem| problem.to_string());
+        match problems.first() {
+            Some(problem) => assert_eq!(alone, Err(problem.to_string())),
+            None => assert_eq!(alone, Ok(report.usage)),
+        }
+        alone
     }
 
     #[test]
