@@ -261,8 +261,8 @@ async fn a_receiver_says_how_long_to_wait_in_seconds_or_by_a_moment() {
     let sender = Sender::new(Any, PATIENCE);
     for (value, expected) in [
         ("120", Some(120)),
-        ("Thu, 01 Jan 2026 00:10:30 GMT", Some(600)),
-        ("Wed, 31 Dec 2025 00:10:30 GMT", Some(0)),
+        ("Thu, 01 Jan 2037 00:10:30 GMT", Some(600)),
+        ("Wed, 31 Dec 2036 00:10:30 GMT", Some(0)),
         ("soon", None),
         ("-1", None),
     ] {

@@ -23,9 +23,9 @@ async fn the_answer_is_the_lease_for_every_status() {
             "ok": true,
             "agentId": agent.id,
             "status": status,
-            "lastSeenAt": "2026-01-01T00:00:30.000Z",
+            "lastSeenAt": "2037-01-01T00:00:30.000Z",
             "intervalSeconds": 60,
-            "leaseExpiresAt": "2026-01-01T00:02:30.000Z",
+            "leaseExpiresAt": "2037-01-01T00:02:30.000Z",
         });
         assert_eq!(reply.json(), json!({ "ok": true, "data": data }));
         let row = system.row(&agent).await;
@@ -39,11 +39,11 @@ async fn the_answer_is_the_lease_for_every_status() {
 async fn the_lease_lasts_the_agents_own_tolerance() {
     let system = TestSystem::start().await;
     for (config, interval, lease) in [
-        (json!({ "intervalSeconds": 5, "missingTolerance": 11 }), 5, "2026-01-01T00:00:42.250Z"),
+        (json!({ "intervalSeconds": 5, "missingTolerance": 11 }), 5, "2037-01-01T00:00:42.250Z"),
         (
             json!({ "intervalSeconds": 86_400, "missingTolerance": 604_800 }),
             86_400,
-            "2026-01-08T00:00:31.250Z",
+            "2037-01-08T00:00:31.250Z",
         ),
     ] {
         let body = json!({ "name": "a", "heartbeatConfig": config });
@@ -54,7 +54,7 @@ async fn the_lease_lasts_the_agents_own_tolerance() {
         }
         let data = system.post(PATH, &json!({ "apiKey": key, "status": "healthy" })).await.data();
         assert_eq!(data["intervalSeconds"], interval);
-        assert_eq!(data["lastSeenAt"], "2026-01-01T00:00:31.250Z");
+        assert_eq!(data["lastSeenAt"], "2037-01-01T00:00:31.250Z");
         assert_eq!(data["leaseExpiresAt"], lease);
     }
 }
@@ -369,13 +369,13 @@ async fn saying_offline_is_announced_once() {
     assert_eq!(system.proxy.take().operations(), ["UpdateItem", "TransactWriteItems"]);
     let mut before = system.row(&agent).await;
     assert_eq!(number(&before, "offline_since"), Some(START.as_millis() + 1_000));
-    let payload = json!({ "reason": "reported", "last_seen_at": "2026-01-01T00:00:31.000Z" });
+    let payload = json!({ "reason": "reported", "last_seen_at": "2037-01-01T00:00:31.000Z" });
     assert_eq!(system.payloads(&agent, "agent.offline").await, [payload]);
 
     system.advance(Duration::from_secs(1));
     system.proxy.take();
     let reply = system.beat(&agent, "offline").await;
-    assert_eq!(reply.data()["lastSeenAt"], "2026-01-01T00:00:32.000Z");
+    assert_eq!(reply.data()["lastSeenAt"], "2037-01-01T00:00:32.000Z");
     assert_eq!(system.proxy.take().operations(), ["UpdateItem"]);
     let mut after = system.row(&agent).await;
     let counter = counters(&system, &agent).await.pop().unwrap();

@@ -15,6 +15,9 @@ use crate::support::document::DOCUMENT;
 use crate::support::runtime_api::LambdaProcess;
 use crate::support::{Reply, TestAgent, TestSystem};
 
+/// 2026-01-01T00:00:30Z: before whatever the machine's clock says.
+const LONG_AGO: Timestamp = Timestamp::from_millis(1_767_225_630_000);
+
 /// A deployment of a test's own. The local system made its tables and serves to look into them: its clock
 /// stands still long ago, while the functions read the machine's.
 pub struct Deployment {
@@ -33,8 +36,9 @@ impl Deployment {
         let open = [("Registration", "open"), ("Approval", "key")];
         let given = open.iter().chain(parameters).map(|(name, value)| ((*name).into(), (*value).into()));
         let given: BTreeMap<String, String> = given.collect();
-        let setup =
-            given.iter().fold(TestSystem::with(), |setup, (name, value)| setup.parameter(name, value));
+        let setup = given.iter().fold(TestSystem::with().standing_at(LONG_AGO), |setup, (name, value)| {
+            setup.parameter(name, value)
+        });
         let system = setup.start().await;
         let template =
             template(&given, &|logical_id| system.table(logical_id), system.url()).expect("the template");

@@ -113,7 +113,7 @@ async fn each_change_of_an_operator_is_one_event_with_actor_before_and_after() {
             "/rotate-key",
             json!({ "overlap_seconds": 60 }),
             "agent.key_rotated",
-            json!({ "previous_key_ends": "2026-01-01T00:01:34.000Z" }),
+            json!({ "previous_key_ends": "2037-01-01T00:01:34.000Z" }),
         ),
         (
             Method::DELETE,

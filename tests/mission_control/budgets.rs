@@ -75,7 +75,7 @@ async fn what_is_used_is_counted_in_the_one_write_but_for_the_first_of_a_day() {
         system.advance(DAY);
     }
     let nothing =
-        json!({ "day": "2026-01-03", "tokens": 0, "cost_usd": 0.0, "budget": null, "over_budget": false });
+        json!({ "day": "2037-01-03", "tokens": 0, "cost_usd": 0.0, "budget": null, "over_budget": false });
     assert_eq!(today(&system, &agent).await, nothing);
 }
 
@@ -206,7 +206,7 @@ async fn a_morning_with_everything_due_is_one_transaction_and_counts_once() {
     let due = ["agent.online", "agent.restarted", "agent.directive_acknowledged", "agent.budget_reached"];
     assert_eq!(types[types.len() - 4..], due);
     let reached = json!({
-        "percent": 80, "day": "2026-01-02", "tokens": 90, "cost_usd": 1.5, "budget": { "tokens_per_day": 100 },
+        "percent": 80, "day": "2037-01-02", "tokens": 90, "cost_usd": 1.5, "budget": { "tokens_per_day": 100 },
     });
     assert_eq!(system.payloads(&agent, "agent.budget_reached").await, [reached]);
     report(&system, &agent, morning).await.data();
@@ -245,7 +245,7 @@ async fn eighty_and_a_hundred_percent_are_told_once_and_the_second_pauses() {
         let data = uses(&system, &agent, 1, cost_usd).await;
         assert_eq!(told(&system, &agent).await, percents);
         let directive = data.get("directive").cloned();
-        assert_eq!(directive, percents.contains(&100).then(|| pause("2026-01-02T00:00:00.000Z")));
+        assert_eq!(directive, percents.contains(&100).then(|| pause("2037-01-02T00:00:00.000Z")));
     }
     let own = agent_path(&agent.id, "/heartbeat");
     for reply in [
@@ -255,7 +255,7 @@ async fn eighty_and_a_hundred_percent_are_told_once_and_the_second_pauses() {
         Client::operator(&system).await.touch(&own).await,
         key.get("/api/v1/agent/healthz").await,
     ] {
-        assert_eq!(reply.json()["directive"], pause("2026-01-02T00:00:00.000Z"), "{}", reply.text);
+        assert_eq!(reply.json()["directive"], pause("2037-01-02T00:00:00.000Z"), "{}", reply.text);
     }
     for (path, item) in [
         ("/api/v1/agents/heartbeats", json!({ "agent_token": agent.key })),
@@ -263,10 +263,10 @@ async fn eighty_and_a_hundred_percent_are_told_once_and_the_second_pauses() {
     ] {
         let reply = key.post(path, &json!({ "heartbeats": [item] })).await.json();
         let results = reply.get("data").unwrap_or(&reply)["results"].clone();
-        assert_eq!(results[0]["directive"], pause("2026-01-02T00:00:00.000Z"), "{reply}");
+        assert_eq!(results[0]["directive"], pause("2037-01-02T00:00:00.000Z"), "{reply}");
     }
     let spent = json!({
-        "day": "2026-01-01", "tokens": 5, "cost_usd": 12.0, "budget": { "usd_per_day": 5.0 }, "over_budget": true,
+        "day": "2037-01-01", "tokens": 5, "cost_usd": 12.0, "budget": { "usd_per_day": 5.0 }, "over_budget": true,
     });
     assert_eq!(today(&system, &agent).await, spent);
     let shown = Client::operator(&system).await.get(&agent_path(&agent.id, "?detail=true")).await.json();

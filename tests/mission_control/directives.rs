@@ -58,11 +58,11 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
     let operator = Client::operator(&system).await;
     let body = json!({ "action": "stop", "deadline_seconds": 300, "then_revoke": true, "reason": "why" });
     let version = START.as_seconds();
-    let deadline = "2026-01-01T00:05:30.000Z";
+    let deadline = "2037-01-01T00:05:30.000Z";
     let directed = direct(&system, &agent, body).await;
     let for_operators = json!({
         "version": version, "action": "stop", "deadline": deadline, "then_revoke": true,
-        "since": "2026-01-01T00:00:30.000Z", "acknowledged_at": null,
+        "since": "2037-01-01T00:00:30.000Z", "acknowledged_at": null,
     });
     assert_eq!((&directed, &shown(&system, &agent).await), (&for_operators, &for_operators));
     let told = json!({ "version": version, "action": "stop", "deadline": deadline });
@@ -127,7 +127,7 @@ async fn an_acknowledgement_is_one_transaction_with_its_event() {
     assert_eq!((tally.refused(), tally.write_units(), tally.read_units()), (1, 4.0, 0.0));
     let payload = json!({ "version": version, "action": "pause", "after_ms": 38_000 });
     assert_eq!(system.payloads(&agent, "agent.directive_acknowledged").await, [payload]);
-    assert_eq!(shown(&system, &agent).await["acknowledged_at"], "2026-01-01T00:01:08.000Z");
+    assert_eq!(shown(&system, &agent).await["acknowledged_at"], "2037-01-01T00:01:08.000Z");
     assert_eq!(system.row(&agent).await.get("unacked"), None);
 }
 
@@ -354,7 +354,7 @@ async fn the_reason_is_in_the_event_and_reaches_no_agent() {
     }
     let told = system.payloads(&agent, "agent.directed").await;
     let expected = json!({
-        "version": version, "action": "stop", "deadline": "2026-01-01T00:01:30.000Z", "then_revoke": false,
+        "version": version, "action": "stop", "deadline": "2037-01-01T00:01:30.000Z", "then_revoke": false,
         "reason": reason, "before": null,
     });
     assert_eq!(told, [expected]);

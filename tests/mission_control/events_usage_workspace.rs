@@ -183,7 +183,7 @@ async fn usage_counts_accepted_requests() {
     let since = system.now().to_string();
     let usage = async || operator.get(&agent_path(&agent.id, "/usage")).await.json();
     let today =
-        json!({ "day": "2026-01-01", "tokens": 0, "cost_usd": 0.0, "budget": null, "over_budget": false });
+        json!({ "day": "2037-01-01", "tokens": 0, "cost_usd": 0.0, "budget": null, "over_budget": false });
     assert_eq!(usage().await, json!({ "requests_total": 0, "since": since, "today": today }));
     let client = Client::x_agent_token(&system, &agent.key);
     for status in [200, 200, 429] {

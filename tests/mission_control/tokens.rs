@@ -169,12 +169,12 @@ async fn the_last_use_is_noted_once_an_hour() {
         user.get(TOKENS).await;
         assert_eq!(system.proxy.take().operations(), ["GetItem", "Query"]);
     }
-    assert_eq!(listed_one(&operator, &id).await["last_used_at"], "2026-01-01T00:00:00.000Z");
+    assert_eq!(listed_one(&operator, &id).await["last_used_at"], "2037-01-01T00:00:00.000Z");
     system.advance(Duration::from_mins(10));
     system.proxy.take();
     user.get(TOKENS).await;
     assert_eq!(system.proxy.take().of("UpdateItem").requests(), 1);
-    assert_eq!(listed_one(&operator, &id).await["last_used_at"], "2026-01-01T01:00:00.000Z");
+    assert_eq!(listed_one(&operator, &id).await["last_used_at"], "2037-01-01T01:00:00.000Z");
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn uses_count_the_agents_that_a_token_let_in() {
         assert_eq!(again, if reusable { 200 } else { 403 });
         let shown = listed_one(&operator, &id).await;
         assert_eq!(shown["uses"], if reusable { 2 } else { 1 });
-        assert_eq!(shown["last_used_at"], "2026-01-01T00:00:00.000Z");
+        assert_eq!(shown["last_used_at"], "2037-01-01T00:00:00.000Z");
     }
 }
 

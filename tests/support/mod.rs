@@ -1,6 +1,11 @@
 //! The system under test: the local system over the real engine, behind a proxy that counts and breaks.
 //!
-//! `ROLLCALL_TEST_DYNAMODB=URL` puts another DynamoDB endpoint in the engine's place.
+//! `ROLLCALL_TEST_DYNAMODB=URL` puts another DynamoDB endpoint in the engine's place. Over one that counts no units of
+//! indexes and of `BatchGetItem`, as an emulator of AWS, what asserts these fails, and nothing else:
+//! `what_channels_cost_is_what_the_document_says`, `a_page_of_200_of_10_000_costs_the_same_wherever_it_is`,
+//! `a_page_with_a_rare_status_looks_at_a_thousand_agents_and_may_be_short`,
+//! `the_index_of_absences_costs_a_steady_heartbeat_nothing_also_of_an_agent_in_it` and
+//! `the_indexes_are_paid_by_creations_changes_and_removals_alone`.
 
 pub mod document;
 pub mod dynamodb_proxy;
@@ -30,8 +35,9 @@ use tokio::net::TcpListener;
 use document::DOCUMENT;
 use dynamodb_proxy::DynamoDbProxy;
 
-/// Where every test's clock stands at first: 2026-01-01T00:00:30Z, in the middle of a rate-limit window.
-pub const START: Timestamp = Timestamp::from_millis(1_767_225_630_000);
+/// Where a test's clock stands at first: 2037-01-01T00:00:30Z, in the middle of a rate-limit window, and to come: an
+/// engine that deletes expired rows by the machine's clock takes none of the tests' away.
+pub const START: Timestamp = Timestamp::from_millis(2_114_380_830_000);
 
 /// How a system under test is to be.
 #[derive(Clone, Debug)]
@@ -42,6 +48,7 @@ pub struct Setup {
     timeouts: Timeouts,
     request_budget: Duration,
     patience: Patience,
+    stands_at: Timestamp,
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
@@ -78,6 +85,11 @@ impl Setup {
         Self { timeouts: Timeouts::default(), request_budget: REQUEST_BUDGET, ..self }
     }
 
+    /// A clock that stands at this moment first.
+    pub fn standing_at(self, stands_at: Timestamp) -> Self {
+        Self { stands_at, ..self }
+    }
+
     /// Starts the system.
     pub async fn start(self) -> TestSystem {
         let engine = dynamodb_endpoint().await;
@@ -89,7 +101,7 @@ impl Setup {
             parameters: self.parameters,
             database: Database::Endpoint(proxy.endpoint().to_owned()),
             table_prefix: prefix.clone(),
-            clock: Clock::standing_at(START),
+            clock: Clock::standing_at(self.stands_at),
             schedules: None,
             timeouts: self.timeouts,
             request_budget: self.request_budget,
@@ -271,7 +283,7 @@ impl TestSystem {
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let patience = Patience { connect: PATIENT.connect, attempt: PATIENT.attempt };
         let (timeouts, request_budget) = (PATIENT, PATIENT.operation);
-        Setup { template: None, parameters, timeouts, request_budget, patience }
+        Setup { template: None, parameters, timeouts, request_budget, patience, stands_at: START }
     }
 
     /// Sends a request with these headers and this body, as it is. The answer is one that docs/openapi.yaml knows, and so

@@ -134,8 +134,8 @@ async fn silence_is_announced_ten_seconds_after_the_lease_and_not_a_millisecond_
     assert_eq!(report["oldest_lag_ms"], 10_001);
     let payload = json!({
         "reason": "silent",
-        "last_seen_at": "2026-01-01T00:00:30.000Z",
-        "lease_expires_at": "2026-01-01T00:02:30.000Z",
+        "last_seen_at": "2037-01-01T00:00:30.000Z",
+        "lease_expires_at": "2037-01-01T00:02:30.000Z",
     });
     assert_eq!(system.payloads(&agent, "agent.offline").await, [payload]);
     let event = &system.events_of(&agent, "agent.offline").await[0];
