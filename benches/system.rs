@@ -217,6 +217,7 @@ pub fn environment(dynamodb: &str) -> BTreeMap<String, String> {
         ("REGISTRATION", "open"),
         ("APPROVAL", "key"),
         ("RATE_LIMIT_PER_MINUTE", "1000000000"),
+        ("MAX_PROMISE_SECONDS", "86400"),
         ("REGISTER_LIMIT_PER_IP", "1000000000"),
         ("VERIFY_FAILURE_LIMIT_PER_IP", "1000000000"),
         ("EVENT_RETENTION_DAYS", "30"),

@@ -2,7 +2,7 @@
 
 use lambda_http::Request;
 use shared::config::Setting::{
-    AgentsTable, EventsTable, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
+    AgentsTable, EventsTable, MaxPromise, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
 };
 use shared::domain::agent::{Agent, AgentId, AgentName};
 use shared::domain::check_in::{Call, Caller, HealthReport};
@@ -27,7 +27,15 @@ use shared::wire::{credentials, fields, report};
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
     name: "enroll",
-    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, PendingRetention, SystemEventRetention],
+    reads: &[
+        AgentsTable,
+        EventsTable,
+        TokensTable,
+        RateLimit,
+        MaxPromise,
+        PendingRetention,
+        SystemEventRetention,
+    ],
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
@@ -42,14 +50,14 @@ struct FirstHeartbeat {
 }
 
 impl FirstHeartbeat {
-    fn read(request: &Request, body: Json<'_>) -> Result<Self, Invalid> {
+    fn read(app: &App, request: &Request, body: Json<'_>) -> Result<Self, Invalid> {
         let body = body.object()?;
         body.refuse_spellings(&[("boardId", "board_id")])?;
         Ok(Self {
             name: fields::name(&body)?,
             board_id: body.uuid("board_id")?.map(BoardId::of),
             health: fields::health(&body)?,
-            report: report::strict(&body, Contract::MissionControl)?,
+            report: report::strict(&body, Contract::MissionControl, *app.config.max_promise.get())?,
             workspace: WorkspaceAt::wanted_by(request)?,
         })
     }
@@ -69,7 +77,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
     let body = fields::json(&request)?;
     match credentials::credential(request.headers())? {
         Credential::Agent(key) => {
-            let heartbeat = match FirstHeartbeat::read(&request, body) {
+            let heartbeat = match FirstHeartbeat::read(app, &request, body) {
                 Ok(heartbeat) => heartbeat,
                 Err(invalid) => {
                     app.agent_of_key(&key, now).await?;
@@ -81,7 +89,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answe
         }
         Credential::Token(token) => {
             let sponsor = Sponsor::of(app, token, now).await?;
-            let heartbeat = FirstHeartbeat::read(&request, body)?;
+            let heartbeat = FirstHeartbeat::read(app, &request, body)?;
             let name = heartbeat.name.ok_or_else(fields::name_is_required)?;
             let named = Named { name, board_id: heartbeat.board_id };
             match sponsor.hear(app, named, heartbeat.health, heartbeat.report, now).await? {

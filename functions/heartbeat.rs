@@ -3,7 +3,9 @@
 
 use lambda_http::Request;
 use serde::Serialize;
-use shared::config::Setting::{AgentsTable, EventsTable, RateLimit, SystemEventRetention, TokensTable};
+use shared::config::Setting::{
+    AgentsTable, EventsTable, MaxPromise, RateLimit, SystemEventRetention, TokensTable,
+};
 use shared::domain::agent::{Agent, AgentId};
 use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
@@ -26,7 +28,7 @@ use shared::wire::{envelope, fields, report};
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
     name: "heartbeat",
-    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, SystemEventRetention],
+    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, MaxPromise, SystemEventRetention],
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
@@ -76,7 +78,7 @@ async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let body = Object::parse(request.body())?;
     let key = envelope::api_key(request.headers(), &body)??;
     let health = fields::health_in_envelope(&body)?;
-    let report = report::strict(&body, Contract::Envelope)?;
+    let report = report::strict(&body, Contract::Envelope, *app.config.max_promise.get())?;
     let call = Call::Heartbeat { health, report };
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
     Ok(envelope::data(&HeartbeatData::of(&agent, now))?.counted(quota))
@@ -94,7 +96,7 @@ async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, Api
     };
     let health = known_key_first(app, &key, health, now).await?;
     let (report, problems) = match &body {
-        Some(body) => report::read(body, Contract::MissionControl),
+        Some(body) => report::read(body, Contract::MissionControl, *app.config.max_promise.get()),
         None => (Report::default(), Vec::new()),
     };
     let problems = problems.iter().map(ToString::to_string).collect();
@@ -106,7 +108,7 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
     let body = fields::json(request)?;
     let credential = credentials::credential(request.headers())?;
     let meant = fields::agent_id(request);
-    let call = body.object().and_then(|body| call(&body));
+    let call = body.object().and_then(|body| call(app, &body));
     match credential {
         Credential::Agent(key) => {
             if meant.as_ref() != Ok(&AgentId::of_key(&key)) {
@@ -142,8 +144,8 @@ pub(crate) async fn in_place_of(
 }
 
 /// What a heartbeat of Mission Control's contract says.
-fn call(body: &Object<'_>) -> Result<Call, Invalid> {
-    let report = report::strict(body, Contract::MissionControl)?;
+fn call(app: &App, body: &Object<'_>) -> Result<Call, Invalid> {
+    let report = report::strict(body, Contract::MissionControl, *app.config.max_promise.get())?;
     Ok(Call::Heartbeat { health: fields::health(body)?, report })
 }
 

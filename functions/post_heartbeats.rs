@@ -9,7 +9,7 @@ use futures_util::stream;
 use lambda_http::Request;
 use serde::Serialize;
 use shared::config::Setting::{
-    AgentsTable, EventsTable, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
+    AgentsTable, EventsTable, MaxPromise, PendingRetention, RateLimit, SystemEventRetention, TokensTable,
 };
 use shared::domain::agent::{Agent, AgentId};
 use shared::domain::check_in::{Call, Caller, HealthReport};
@@ -37,7 +37,15 @@ use crate::heartbeat::in_place_of;
 /// The function and what it reads.
 pub const FUNCTION: Endpoint = Endpoint {
     name: "post-heartbeats",
-    reads: &[AgentsTable, EventsTable, TokensTable, RateLimit, PendingRetention, SystemEventRetention],
+    reads: &[
+        AgentsTable,
+        EventsTable,
+        TokensTable,
+        RateLimit,
+        MaxPromise,
+        PendingRetention,
+        SystemEventRetention,
+    ],
     handler: |app, request, now| Box::pin(handle(app, request, now)),
 };
 
@@ -76,7 +84,7 @@ struct Heartbeat {
 }
 
 impl Heartbeat {
-    fn read(body: &Object<'_>, contract: Contract) -> Result<Self, Invalid> {
+    fn read(app: &App, body: &Object<'_>, contract: Contract) -> Result<Self, Invalid> {
         let (camel, snake) = (["apiKey", "agentId", "boardId"], ["agent_token", "agent_id", "board_id"]);
         let (names, others) = match contract {
             Contract::Envelope => (camel, snake),
@@ -102,18 +110,19 @@ impl Heartbeat {
             Contract::Envelope => fields::health_in_envelope(body)?,
             Contract::MissionControl => fields::health(body)?,
         };
-        Ok(Self { sender, health, report: report::strict(body, contract)? })
+        let report = report::strict(body, contract, *app.config.max_promise.get())?;
+        Ok(Self { sender, health, report })
     }
 }
 
 /// The body, `{"heartbeats": […]}`: each one good or refused, in order.
-fn read(body: Json<'_>, contract: Contract) -> Result<Vec<Result<Heartbeat, Invalid>>, Invalid> {
+fn read(app: &App, body: Json<'_>, contract: Contract) -> Result<Vec<Result<Heartbeat, Invalid>>, Invalid> {
     let body = body.object()?;
     let heartbeats = body.list("heartbeats")?.unwrap_or_default();
     if !(1..=MOST).contains(&heartbeats.len()) {
         return Err(body.invalid("heartbeats", "must hold 1 to 100 heartbeats"));
     }
-    let read = |(index, raw)| Heartbeat::read(&body.element("heartbeats", index, raw)?, contract);
+    let read = |(index, raw)| Heartbeat::read(app, &body.element("heartbeats", index, raw)?, contract);
     Ok(heartbeats.into_iter().enumerate().map(read).collect())
 }
 
@@ -206,7 +215,7 @@ impl Batch<'_> {
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Result<Answer, ApiError> {
     let deadline = Instant::now() + app.request_budget.saturating_sub(FOR_THE_ANSWER);
     let contract = Contract::of(route(&request));
-    let heartbeats = read(fields::json(&request)?, contract);
+    let heartbeats = read(app, fields::json(&request)?, contract);
     if contract == Contract::Envelope
         && let Err(invalid) = heartbeats
     {

@@ -59,6 +59,8 @@ pub enum Setting {
     RegisterLimit,
     /// Refused verifications per minute from one address.
     VerifyFailureLimit,
+    /// Seconds ahead for which an agent may promise its next heartbeat.
+    MaxPromise,
     /// Days for which agents' events are kept.
     EventRetention,
     /// Days for which the system's own events are kept.
@@ -104,6 +106,7 @@ impl Setting {
             Self::RateLimit => "RATE_LIMIT_PER_MINUTE",
             Self::RegisterLimit => "REGISTER_LIMIT_PER_IP",
             Self::VerifyFailureLimit => "VERIFY_FAILURE_LIMIT_PER_IP",
+            Self::MaxPromise => "MAX_PROMISE_SECONDS",
             Self::EventRetention => "EVENT_RETENTION_DAYS",
             Self::SystemEventRetention => "SYSTEM_EVENT_RETENTION_DAYS",
             Self::PendingRetention => "PENDING_RETENTION_DAYS",
@@ -190,6 +193,8 @@ pub struct Config {
     pub register_limit: Given<u32>,
     /// See [`Setting::VerifyFailureLimit`].
     pub verify_failure_limit: Given<u32>,
+    /// See [`Setting::MaxPromise`].
+    pub max_promise: Given<Duration>,
     /// See [`Setting::EventRetention`].
     pub event_retention: Given<Duration>,
     /// See [`Setting::SystemEventRetention`].
@@ -266,6 +271,7 @@ impl Config {
             rate_limit: env.given(Setting::RateLimit, number)?,
             register_limit: env.given(Setting::RegisterLimit, number)?,
             verify_failure_limit: env.given(Setting::VerifyFailureLimit, number)?,
+            max_promise: env.given(Setting::MaxPromise, |value| number(value).map(Duration::from_secs))?,
             event_retention: env.given(Setting::EventRetention, days)?,
             system_event_retention: env.given(Setting::SystemEventRetention, days)?,
             pending_retention: env.given(Setting::PendingRetention, days)?,

@@ -231,3 +231,25 @@ async fn the_heartbeat_that_creates_an_agent_may_promise_the_next() {
     work(&system, &agent, 2, &json!({ "progress_age_seconds": 0 })).await;
     assert_eq!(types(&system).await, [""; 0]);
 }
+
+/// ⚠ A promise hides a death until it is broken: how long at most is the deployment's to say.
+#[tokio::test]
+async fn a_deployment_says_how_far_ahead_an_agent_may_promise() {
+    let system = TestSystem::with().parameter("MaxPromiseSeconds", 600).start().await;
+    let token = enrollment_token(&system, &json!({})).await;
+    let long = json!({ "next_beat_in_seconds": 14_400 });
+    let batch = json!({ "heartbeats": [{ "name": "b", "report": long }] });
+    let batch = Client::bearer(&system, &token).post("/api/v1/agents/heartbeats", &batch).await.json();
+    let end = START.plus(12 * MINUTE).to_string();
+    assert_eq!(batch["results"][0]["lease_expires_at"], end);
+    let by_name = json!({ "name": "c", "report": long });
+    Client::bearer(&system, &token).post("/api/v1/agents/heartbeat", &by_name).await.json();
+    let agent = system.verified("a").await;
+    report(&system, &agent, long).await;
+    let body = json!({ "apiKey": agent.key, "status": "healthy", "report": { "nextBeatInSeconds": 601 } });
+    assert_eq!(system.post("/api/agents/heartbeat", &body).await.data()["leaseExpiresAt"], end);
+    system.advance(12 * MINUTE + 10 * SECOND);
+    assert_eq!(system.sweep().await["announced"], 0);
+    system.advance(SECOND);
+    assert_eq!(system.sweep().await["announced"], 3);
+}

@@ -115,6 +115,7 @@ fn what_the_shipped_functions_know_are_the_tables_and_the_parameters() {
         ("REGISTRATION", "open"),
         ("APPROVAL", "key"),
         ("RATE_LIMIT_PER_MINUTE", "7"),
+        ("MAX_PROMISE_SECONDS", "86400"),
         ("REGISTER_LIMIT_PER_IP", "300"),
         ("VERIFY_FAILURE_LIMIT_PER_IP", "300"),
         ("EVENT_RETENTION_DAYS", "30"),

@@ -9,9 +9,6 @@ use crate::time::Timestamp;
 /// How long work may stand still before it is stalled, unless an operator says otherwise.
 pub const STALL_AFTER: Duration = Duration::from_mins(15);
 
-/// How far ahead an agent may promise its next heartbeat. A longer promise counts as this one.
-pub const LONGEST_PROMISE: Duration = Duration::from_hours(24);
-
 /// How long ago progress may be said to be. What is older counts as this.
 pub const LONGEST_AGE: Duration = Duration::from_hours(7 * 24);
 

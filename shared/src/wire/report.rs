@@ -7,7 +7,7 @@ use super::error::Invalid;
 use super::json::{Object, whole};
 use crate::domain::agent::millis;
 use crate::domain::boot::BootId;
-use crate::domain::report::{LONGEST_AGE, LONGEST_PROMISE, Report};
+use crate::domain::report::{LONGEST_AGE, Report};
 use crate::domain::spend::{MOST, Usage};
 
 /// How a contract spells a field: the envelope's spelling, and Mission Control's.
@@ -19,9 +19,10 @@ const NEXT_BEAT_IN: Spellings = ("nextBeatInSeconds", "next_beat_in_seconds");
 const BOOT_ID: Spellings = ("bootId", "boot_id");
 const COST_USD: Spellings = ("costUsd", "cost_usd");
 
-/// What a heartbeat's body reports, and what of it cannot be read, which is left out.
+/// What a heartbeat's body reports, and what of it cannot be read, which is left out. A promise of more than `max_promise`
+/// counts as that.
 #[must_use]
-pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
+pub fn read(body: &Object<'_>, contract: Contract, max_promise: Duration) -> (Report, Vec<Invalid>) {
     let mut problems = Vec::new();
     let mut report = Report::default();
     match body.object("report") {
@@ -39,7 +40,7 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
             }
             for (name, most, field) in [
                 (PROGRESS_AGE, LONGEST_AGE, &mut report.progress_age),
-                (NEXT_BEAT_IN, LONGEST_PROMISE, &mut report.next_beat_in),
+                (NEXT_BEAT_IN, max_promise, &mut report.next_beat_in),
             ] {
                 match fields.number(name) {
                     Ok(number) => *field = number.map(|seconds| clamped(seconds, most)),
@@ -63,8 +64,8 @@ pub fn read(body: &Object<'_>, contract: Contract) -> (Report, Vec<Invalid>) {
 ///
 /// # Errors
 /// The first field of another type than it should be, or in the other contract's spelling.
-pub fn strict(body: &Object<'_>, contract: Contract) -> Result<Report, Invalid> {
-    let (report, problems) = read(body, contract);
+pub fn strict(body: &Object<'_>, contract: Contract, max_promise: Duration) -> Result<Report, Invalid> {
+    let (report, problems) = read(body, contract, max_promise);
     problems.into_iter().next().map_or(Ok(report), Err)
 }
 
@@ -132,9 +133,11 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_hours(24);
+
     fn ack(contract: Contract, report: &str) -> (Option<i64>, Vec<String>) {
         let body = format!(r#"{{"report": {report}}}"#);
-        let (report, problems) = read(&Object::parse(body.as_bytes()).unwrap(), contract);
+        let (report, problems) = read(&Object::parse(body.as_bytes()).unwrap(), contract, DAY);
         (report.ack_directive, problems.iter().map(ToString::to_string).collect())
     }
 
@@ -157,7 +160,7 @@ mod tests {
     fn ages_and_promises_are_clamped() {
         let read = |field: &str, value: &str| {
             let body = format!(r#"{{"report": {{"{field}": {value}}}}}"#);
-            read(&Object::parse(body.as_bytes()).unwrap(), Contract::MissionControl).0
+            read(&Object::parse(body.as_bytes()).unwrap(), Contract::MissionControl, DAY).0
         };
         let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
         for (value, age) in [("12.3456", 12.345), ("-3", 0.0), ("1e300", 604_800.0)] {
@@ -196,7 +199,7 @@ mod tests {
 
     fn usage_of(body: &str) -> Result<Option<Usage>, String> {
         let body = Object::parse(body.as_bytes()).unwrap();
-        let (report, problems) = read(&body, Contract::MissionControl);
+        let (report, problems) = read(&body, Contract::MissionControl, DAY);
         let alone = usage(&body, Contract::MissionControl).map_err(|problem| problem.to_string());
         match problems.first() {
             Some(problem) => assert_eq!(alone, Err(problem.to_string())),
