@@ -39,8 +39,20 @@ pub fn from_now(time: Option<&str>) -> String {
     let Some(time) = time.and_then(parse) else { return "-".to_owned() };
     match environment::now().duration_since(time) {
         Ok(ago) => format!("{} ago", long(ago)),
-        Err(ahead) => format!("in {}", long(ahead.duration())),
+        Err(ahead) => format!("in {}", long(nearest(ahead.duration()))),
     }
+}
+
+/// A duration to the nearest of the units in which it is told: what was made to last for 7 days a moment ago ends
+/// in 7 days.
+fn nearest(duration: Duration) -> Duration {
+    let half_a_unit = match duration.as_secs() {
+        ..119 => 500,
+        ..7_170 => 30_000,
+        ..171_000 => 1_800_000,
+        _ => 43_200_000,
+    };
+    duration + Duration::from_millis(half_a_unit)
 }
 
 /// A time of an answer, to the second.
@@ -57,7 +69,7 @@ fn parse(time: &str) -> Option<SystemTime> {
 mod tests {
     use std::time::Duration;
 
-    use super::{long, seconds, short};
+    use super::{long, nearest, seconds, short};
 
     #[test]
     fn durations_are_read_and_said_in_units() {
@@ -68,6 +80,9 @@ mod tests {
         }
         let said = [119, 120, 7199, 7200, 172_800].map(|seconds| long(Duration::from_secs(seconds)));
         assert_eq!(said, ["119 s", "2 min", "119 min", "2 h", "2 d"]);
+        let to_come = [118_600, 119_600, 599_000, 7_199_900, 604_799_900];
+        let said = to_come.map(|millis| long(nearest(Duration::from_millis(millis))));
+        assert_eq!(said, ["119 s", "2 min", "10 min", "2 h", "7 d"]);
         assert_eq!(short(Some("2026-11-21T22:54:22.622Z")), "2026-11-21T22:54:22Z");
     }
 }
