@@ -47,9 +47,9 @@ pub fn from_now(time: Option<&str>) -> String {
 /// in 7 days.
 fn nearest(duration: Duration) -> Duration {
     let half_a_unit = match duration.as_secs() {
-        ..119 => 500,
-        ..7_170 => 30_000,
-        ..171_000 => 1_800_000,
+        0..119 => 500,
+        119..7_170 => 30_000,
+        7_170..171_000 => 1_800_000,
         _ => 43_200_000,
     };
     duration + Duration::from_millis(half_a_unit)
