@@ -6,14 +6,16 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use local::{Clock, Options, System};
 use serde_json::{Value, json};
 use shared::time::Timestamp;
+use signal_hook::consts::{SIGINT, SIGQUIT};
 use tokio::runtime::Runtime;
 
 /// How long a test waits for something that must happen, before it fails instead of hanging.
@@ -163,18 +165,29 @@ pub struct Agent {
     pub key: String,
 }
 
+/// Who is started with INT and QUIT ignored, as in the background of a script, hands that on to the programs it starts; who
+/// has handlers does not. These do what happens by default.
+fn hear_interrupts() {
+    for signal in [SIGINT, SIGQUIT] {
+        let by_default = Arc::new(AtomicBool::new(true));
+        signal_hook::flag::register_conditional_default(signal, by_default).expect("a handler");
+    }
+}
+
 /// An empty folder of a test's own, which is also its home. It goes with the test.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
+        static HEARD: Once = Once::new();
         let name = format!("cli-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder).expect("what an earlier process of this id left");
         }
         fs::create_dir_all(&folder).expect("a folder");
+        HEARD.call_once(hear_interrupts);
         Self(folder)
     }
 
