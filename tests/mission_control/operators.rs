@@ -17,9 +17,10 @@ use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, TestAgent, TestSystem};
 
 /// What contract B also opens to agents. Every other `/api/v1` route is the operators' alone.
-const AGENTS_ROUTES: [(&str, &str); 6] = [
+const AGENTS_ROUTES: [(&str, &str); 7] = [
     ("POST", "/api/v1/agent/heartbeat"),
     ("POST", "/api/v1/agents/heartbeat"),
+    ("POST", "/api/v1/agents/heartbeats"),
     ("POST", "/api/v1/agents/{agent_id}/heartbeat"),
     ("GET", "/api/v1/agent/healthz"),
     ("GET", "/api/v1/agents/{agent_id}"),

@@ -154,6 +154,11 @@ async fn what_no_agent_is_named_by_is_the_boards_own() {
                 agent_read(&moved);
                 assert_eq!(refused(&boards.beat_as("by name").await), 403, "the agent was moved since");
             }
+            ("POST", "/api/v1/agents/heartbeats") => {
+                let batch = json!({ "heartbeats": [{ "agent_id": others.id }] });
+                let results = boards.post(path, &batch).await.json();
+                assert_eq!(results["results"][0]["error"]["status"], 403, "{results}");
+            }
             ("POST", TOKENS) => {
                 for kind in ["operator", "enrollment"] {
                     let minted = boards.post(TOKENS, &json!({ "kind": kind })).await.json();
