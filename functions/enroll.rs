@@ -127,7 +127,6 @@ pub(crate) enum Heard {
 }
 
 /// An agent by its name.
-#[derive(Clone)]
 pub(crate) struct Named {
     pub(crate) name: AgentName,
     /// The group it belongs to; without one the token's.

@@ -17,6 +17,7 @@ use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::heartbeat::Health;
 use shared::domain::ids::BoardId;
 use shared::domain::report::Report;
+use shared::domain::token::Operator;
 use shared::runtime::app::App;
 use shared::runtime::callers::UNKNOWN_KEY;
 use shared::runtime::function::Endpoint;
@@ -142,13 +143,15 @@ impl Gateway {
         }
     }
 
-    /// The agent whose heartbeat this is.
-    fn agent_of(&self, heartbeat: &Heartbeat) -> Result<AgentId, ErrorKind> {
-        match (&heartbeat.sender, self) {
-            (Sender::Key(key), _) => Ok(AgentId::of_key(key)),
-            (Sender::Name(named), Self::Token(sponsor)) => Ok(sponsor.agent_id(named)),
+    /// Whose heartbeat this is, and by what right; or why this gateway may not pass it on.
+    fn admit(&self, sender: Sender) -> Result<(AgentId, Right<'_>), ErrorKind> {
+        match (sender, self) {
+            (Sender::Key(key), _) => Ok((AgentId::of_key(&key), Right::Key(key))),
+            (Sender::Name(named), Self::Token(sponsor)) => {
+                Ok((sponsor.agent_id(&named), Right::Name(sponsor, named)))
+            }
             (Sender::Id(agent_id), Self::Token(sponsor)) if sponsor.row.token_kind == TokenKind::Operator => {
-                Ok(*agent_id)
+                Ok((agent_id, Right::Operator(sponsor.row.operator())))
             }
             (Sender::Name(_), Self::Agent) => Err(NEEDS_A_TOKEN),
             (Sender::Id(_), _) => Err(NEEDS_AN_OPERATOR),
@@ -156,12 +159,29 @@ impl Gateway {
     }
 }
 
+/// By what right the gateway passes a heartbeat on.
+enum Right<'a> {
+    /// The agent's own key.
+    Key(ApiKey),
+    /// The token in the header, which knows the agent by this name, or creates it.
+    Name(&'a Sponsor, Named),
+    /// The operator's token in the header.
+    Operator(Operator),
+}
+
+/// A heartbeat that the gateway may pass on, and its place in the batch.
+struct Admitted<'a> {
+    index: usize,
+    right: Right<'a>,
+    health: HealthReport,
+    report: Report,
+}
+
 type Outcome = Result<Heard, ApiError>;
 
 /// A batch on its way.
 struct Batch<'a> {
     app: &'a App,
-    gateway: &'a Gateway,
     unknown_keys: AtomicUsize,
     /// What came of each item; empty until then.
     outcomes: Vec<OnceLock<Outcome>>,
@@ -170,21 +190,22 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     /// One agent's heartbeats, in their order.
-    async fn hear_agent(&self, heartbeats: Vec<(usize, Heartbeat)>) {
-        for (index, heartbeat) in heartbeats {
-            let outcome = self.hear(heartbeat).await;
+    async fn hear_agent(&self, agent_id: AgentId, heartbeats: Vec<Admitted<'_>>) {
+        for heartbeat in heartbeats {
+            let index = heartbeat.index;
+            let outcome = self.hear(agent_id, heartbeat).await;
             self.outcomes[index].get_or_init(|| outcome);
         }
     }
 
-    async fn hear(&self, heartbeat: Heartbeat) -> Outcome {
+    async fn hear(&self, agent_id: AgentId, heartbeat: Admitted<'_>) -> Outcome {
         if self.unknown_keys.load(Ordering::Relaxed) >= UNKNOWN_KEYS {
             return Err(NOT_TRIED.into());
         }
-        let Heartbeat { sender, health, report } = heartbeat;
+        let Admitted { right, health, report, .. } = heartbeat;
         let call = Call::Heartbeat { health, report };
-        match (sender, self.gateway) {
-            (Sender::Key(key), _) => {
+        match right {
+            Right::Key(key) => {
                 let heard = self.app.check_in_if_known(&Caller::Key(key), call, self.now).await?;
                 let (agent, quota) = heard.ok_or_else(|| {
                     self.unknown_keys.fetch_add(1, Ordering::Relaxed);
@@ -192,16 +213,12 @@ impl Batch<'_> {
                 })?;
                 Ok(Heard::Renewed(agent, quota))
             }
-            (Sender::Name(named), Gateway::Token(sponsor)) => {
-                sponsor.hear(self.app, named, health, report, self.now).await
-            }
-            (Sender::Id(agent_id), Gateway::Token(sponsor)) => {
-                let caller = in_place_of(self.app, sponsor.row.operator(), agent_id, self.now).await?;
+            Right::Name(sponsor, named) => sponsor.hear(self.app, named, health, report, self.now).await,
+            Right::Operator(operator) => {
+                let caller = in_place_of(self.app, operator, agent_id, self.now).await?;
                 let (agent, quota) = self.app.check_in(&caller, call, self.now).await?;
                 Ok(Heard::Renewed(agent, quota))
             }
-            (Sender::Name(_), Gateway::Agent) => Err(NEEDS_A_TOKEN.into()),
-            (Sender::Id(_), Gateway::Agent) => Err(NEEDS_AN_OPERATOR.into()),
         }
     }
 }
@@ -243,25 +260,26 @@ async fn hear_all(
     now: Timestamp,
 ) -> Vec<Outcome> {
     let outcomes = heartbeats.iter().map(|_| OnceLock::new()).collect();
-    let batch = Batch { app, gateway, unknown_keys: AtomicUsize::new(0), outcomes, now };
-    let mut agents: Vec<(AgentId, Vec<(usize, Heartbeat)>)> = Vec::new();
+    let batch = Batch { app, unknown_keys: AtomicUsize::new(0), outcomes, now };
+    let mut agents: Vec<(AgentId, Vec<Admitted<'_>>)> = Vec::new();
     for (index, heartbeat) in heartbeats.into_iter().enumerate() {
-        let known = heartbeat.map_err(ErrorKind::from).and_then(|heartbeat| {
-            let agent_id = gateway.agent_of(&heartbeat)?;
-            Ok((agent_id, heartbeat))
+        let admitted = heartbeat.map_err(ErrorKind::from).and_then(|heartbeat| {
+            let Heartbeat { sender, health, report } = heartbeat;
+            let (agent_id, right) = gateway.admit(sender)?;
+            Ok((agent_id, Admitted { index, right, health, report }))
         });
-        match known {
+        match admitted {
             Ok((agent_id, heartbeat)) => match agents.iter_mut().find(|(other, _)| *other == agent_id) {
-                Some((_, heartbeats)) => heartbeats.push((index, heartbeat)),
-                None => agents.push((agent_id, vec![(index, heartbeat)])),
+                Some((_, heartbeats)) => heartbeats.push(heartbeat),
+                None => agents.push((agent_id, vec![heartbeat])),
             },
             Err(error) => {
                 batch.outcomes[index].get_or_init(|| Err(error.into()));
             }
         }
     }
-    let all =
-        stream::iter(agents).for_each_concurrent(AT_ONCE, |(_, heartbeats)| batch.hear_agent(heartbeats));
+    let all = stream::iter(agents)
+        .for_each_concurrent(AT_ONCE, |(agent_id, heartbeats)| batch.hear_agent(agent_id, heartbeats));
     // What was done by then stands in its place.
     timeout_at(deadline, all).await.ok();
     let in_time = |outcome: OnceLock<Outcome>| {

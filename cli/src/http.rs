@@ -37,7 +37,6 @@ pub struct Client {
 }
 
 /// What came back.
-#[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     /// How long to stay away; zero if the answer does not say.
