@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -16,11 +17,15 @@ const A: &str = "aaaaaaaaaaaaaaaa";
 const B: &str = "bbbbbbbbbbbbbbbb";
 const C: &str = "cccccccccccccccc";
 
-async fn beat(system: &TestSystem, agent: &TestAgent, boot_id: &str) -> Reply {
-    let body = json!({ "apiKey": agent.key, "status": "healthy", "report": { "bootId": boot_id } });
+async fn say(system: &TestSystem, agent: &TestAgent, status: &str, report: &Value) -> Reply {
+    let body = json!({ "apiKey": agent.key, "status": status, "report": report });
     let reply = system.post("/api/agents/heartbeat", &body).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     reply
+}
+
+async fn beat(system: &TestSystem, agent: &TestAgent, boot_id: &str) -> Reply {
+    say(system, agent, "healthy", &json!({ "bootId": boot_id })).await
 }
 
 async fn started(system: &TestSystem, boot_id: &str) -> TestAgent {
@@ -138,6 +143,37 @@ async fn a_rolling_deployment_is_a_restart_and_no_clone() {
         system.advance(60 * MINUTE);
     }
     assert_eq!(types(&system).await, [""; 0]);
+}
+
+/// ⚠ The old process ends after the new one began, which sleeps by now: neither its leave nor a heartbeat that was on its way
+/// may hide the promise of the new one, or its death.
+#[tokio::test]
+async fn a_process_that_was_replaced_takes_leave_for_itself_alone() {
+    let system = TestSystem::start().await;
+    let agent = started(&system, A).await;
+    system.advance(MINUTE);
+    let sleeps = json!({ "bootId": B, "nextBeatInSeconds": 3_600, "progressAgeSeconds": 5 });
+    say(&system, &agent, "healthy", &sleeps).await;
+    let asleep = system.row(&agent).await;
+    for (later, status) in [(0, "degraded"), (1, "offline"), (2, "offline")] {
+        system.advance(later * MINUTE);
+        let last = json!({ "bootId": A, "usage": { "tokens": 7 } });
+        say(&system, &agent, status, &last).await;
+    }
+    let row = system.row(&agent).await;
+    for name in ["boot", "boot_noise", "health", "next_beat_at", "stalls_at", "offline_since"] {
+        assert_eq!(row.get(name), asleep.get(name), "{name}");
+    }
+    assert_eq!(row["spent_tokens"], AttributeValue::N("21".to_owned()), "what it used counts");
+    assert_eq!(count(&system, &agent, "agent.offline").await, 0);
+
+    minutes(&system, 55).await;
+    assert_eq!(count(&system, &agent, "agent.offline").await, 0, "asleep");
+    minutes(&system, 10).await;
+    assert_eq!(system.payloads(&agent, "agent.offline").await[0]["reason"], "silent");
+    beat(&system, &agent, B).await;
+    say(&system, &agent, "offline", &json!({ "bootId": B })).await;
+    assert_eq!(count(&system, &agent, "agent.offline").await, 2, "its own leave");
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ pub enum Boot {
     Same,
     /// The first that the row hears of.
     First(BootId),
-    /// Of a process that was replaced a moment ago: a call that was delayed on its way. The row keeps its own.
+    /// Of a process that was replaced a moment ago: a call that was delayed on its way; or the leave that a replaced process
+    /// takes at any time. The row keeps its own id, and what the agent's process said.
     Delayed,
     /// Of a new process.
     Restarted(BootId),
@@ -127,6 +128,18 @@ impl Boot {
             _ if returned.is_some_and(|at| now.since(at) < window) => Self::Cloned(boot_id),
             _ => Self::Returned(boot_id),
         }
+    }
+
+    /// What it means if the call says `offline`: a process that was replaced takes leave for itself alone.
+    #[must_use]
+    pub const fn of_leave(self) -> Self {
+        if self.is_return() { Self::Delayed } else { self }
+    }
+
+    /// Whether the call speaks for the agent, as its process of today.
+    #[must_use]
+    pub const fn speaks(self) -> bool {
+        !matches!(self, Self::Delayed)
     }
 
     /// The id that the row takes in the place of another, if it does.

@@ -124,6 +124,7 @@ impl Due {
     /// What this row shows to be due, where `boot` is what the call's boot id means to it.
     pub(super) fn of(agent: &Agent, call: Call, boot: Boot, now: Timestamp) -> Self {
         let mark = match (agent.offline_since, call.says_offline()) {
+            (None, true) if !boot.speaks() => OfflineMark::None,
             (None, false) => OfflineMark::None,
             (None, true) => OfflineMark::Begins,
             (Some(_), true) => OfflineMark::Announced,
@@ -156,11 +157,21 @@ static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
 const LATEST: Duration = Duration::from_secs(1);
 
 /// When a heartbeat says that its next one comes, and that its work last got further. Each heartbeat of an agent says both
-/// anew, or takes them back; events, and operators in its place, say nothing of them.
-fn claims(caller: &Caller, call: Call, now: Timestamp) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
+/// anew, or takes them back; events, operators in its place, and a process that was replaced say nothing of them.
+fn claims(
+    caller: &Caller,
+    call: Call,
+    boot: Boot,
+    now: Timestamp,
+) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
     let report = call.report();
-    let speaks = matches!(call, Call::Heartbeat { .. }) && caller.is_the_agent();
+    let speaks = matches!(call, Call::Heartbeat { .. }) && caller.is_the_agent() && boot.speaks();
     speaks.then(|| (report.promised(now), report.moved_at(now)))
+}
+
+/// What a call says of the agent's health.
+fn health(call: Call, boot: Boot) -> HealthReport {
+    if boot.speaks() { call.health() } else { HealthReport::Keep }
 }
 
 /// The boot id of a call: an operator in the agent's place is none of its processes.
@@ -294,14 +305,14 @@ pub(super) fn expression(
     check_in.add("#counter :one");
     check_in.add("requests_total :one");
     check_in.remove(STALE_COUNTERS[usize::try_from(slot).unwrap_or_default()].as_str());
-    match (call.health(), mark) {
+    match (health(call, due.boot), mark) {
         (HealthReport::Report(health), _) => check_in.write("health", string(health.as_str())),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => {
             check_in.remove("health");
         }
         (HealthReport::Keep, _) => {}
     }
-    if let Some((promised, moved_at)) = claims(caller, call, now) {
+    if let Some((promised, moved_at)) = claims(caller, call, due.boot, now) {
         match promised {
             Some(promised) => check_in.write("next_beat_at", moment(promised)),
             None => check_in.remove("next_beat_at"),
@@ -498,6 +509,7 @@ impl Attempt<'_> {
     /// Does all that the row shows to be due, with its events. `None`: nothing is, or somebody else was first.
     async fn settle(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
         let boot = self.store.boot(boot_id(self.caller, self.call), &agent, self.now).await?;
+        let boot = if self.call.says_offline() { boot.of_leave() } else { boot };
         let due = Due::of(&agent, self.call, boot, self.now);
         if due == Due::nothing(self.call) {
             return Ok(None);
@@ -577,7 +589,7 @@ impl Attempt<'_> {
 
 /// The row after a transaction, which returns none: what was read, and what was written.
 pub(super) fn changed(agent: Agent, caller: &Caller, call: Call, due: Due, now: Timestamp) -> Agent {
-    let health = match (call.health(), due.mark) {
+    let health = match (health(call, due.boot), due.mark) {
         (HealthReport::Report(health), _) => Some(health),
         (HealthReport::Withdraw, _) | (HealthReport::Keep, OfflineMark::Ends(_)) => None,
         (HealthReport::Keep, _) => agent.health,
@@ -591,7 +603,7 @@ pub(super) fn changed(agent: Agent, caller: &Caller, call: Call, due: Due, now: 
         Some(directive) => (directive.after_acknowledgement(now), None),
         None => (agent.directive, agent.unacked),
     };
-    let (next_beat_at, stalls_at) = match claims(caller, call, now) {
+    let (next_beat_at, stalls_at) = match claims(caller, call, due.boot, now) {
         Some((promised, moved_at)) => {
             let after = agent.stall_after_ms.map_or(STALL_AFTER, Duration::from_millis);
             (promised, moved_at.map(|moved_at| moved_at.plus(after)))
