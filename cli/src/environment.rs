@@ -27,6 +27,11 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// Whether it can be sent: all keys and tokens are visible ASCII.
+    pub fn is_sendable(&self) -> bool {
+        self.0.bytes().all(|byte| byte.is_ascii_graphic())
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -75,9 +80,11 @@ pub fn state_folder() -> Option<PathBuf> {
     state.or_else(home).map(|folder| folder.join("rollcall"))
 }
 
-/// Where a folder for one run may be: `$XDG_RUNTIME_DIR`, or the machine's folder for what does not last.
-pub fn runtime_folder() -> PathBuf {
-    raw("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from)
+/// Where a folder for one run may be: `$XDG_RUNTIME_DIR`, which may be of another user, or the machine's folder for what
+/// does not last.
+pub fn runtime_folders() -> impl Iterator<Item = PathBuf> {
+    let runtime = raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    runtime.into_iter().chain([env::temp_dir()])
 }
 
 /// The machine's clock, for what others wrote down by it: a deadline, a file's age.

@@ -32,6 +32,8 @@ const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Client {
     base: String,
+    /// It is on this machine.
+    is_local: bool,
     /// Made by the first call: reading the machine's certificates takes a while.
     agent: Arc<OnceLock<Agent>>,
 }
@@ -97,14 +99,15 @@ impl Client {
         if !is_web || host.is_empty() || with_user || uri.query().is_some() {
             return Err(format!("{}: {form}", environment::URL));
         }
-        if uri.scheme_str() == Some("http") && !is_loopback(host) && !insecure_http {
+        let is_local = is_loopback(host);
+        if uri.scheme_str() == Some("http") && !is_local && !insecure_http {
             let host = visible(host, 100);
             return Err(format!(
                 "{}: http://{host} would show keys and tokens to the network: use https, or --insecure-http",
                 environment::URL
             ));
         }
-        Ok(Self { base, agent: Arc::default() })
+        Ok(Self { base, is_local, agent: Arc::default() })
     }
 
     /// What [`environment::URL`] names, or where `cargo run` listens.
@@ -177,7 +180,7 @@ impl Client {
         deadline: Duration,
         answer_bytes: u64,
     ) -> Result<Answer, Lost> {
-        let agent = self.agent.get_or_init(agent);
+        let agent = self.agent.get_or_init(|| agent(self.is_local));
         let request = agent.configure_request(request).timeout_global(Some(deadline)).build();
         let mut answer = agent.run(request).map_err(|error| lost(&error, deadline))?;
         let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
@@ -193,9 +196,9 @@ impl Client {
     }
 }
 
-/// HTTP by way of the environment's proxies. No redirect is followed: the key is for this host alone. No connection is
+/// HTTP by way of the environment's proxies, but for what is on this machine: a proxy would have it in the clear. No redirect is followed: the key is for this host alone. No connection is
 /// kept: between two heartbeats it would be closed by one of the two, and the next one be lost.
-fn agent() -> Agent {
+fn agent(is_local: bool) -> Agent {
     let tls = TlsConfig::builder();
     let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let config = Agent::config_builder()
@@ -205,6 +208,7 @@ fn agent() -> Agent {
         .max_redirects_will_error(false)
         .max_idle_connections(0)
         .tls_config(tls.root_certs(machines_certificates()).build());
+    let config = if is_local { config.proxy(None) } else { config };
     config.build().into()
 }
 
@@ -229,9 +233,12 @@ fn lost(error: &Error, deadline: Duration) -> Lost {
 
 /// A `Retry-After`, a number of seconds or a date, from now on.
 fn wait(retry_after: &str, now: SystemTime) -> Duration {
-    let seconds = retry_after.trim().parse().map(Duration::from_secs).ok();
+    let retry_after = retry_after.trim();
+    let is_number = !retry_after.is_empty() && retry_after.bytes().all(|byte| byte.is_ascii_digit());
+    // A number that is too large for one is one all the same.
+    let seconds = is_number.then(|| retry_after.parse().map_or(RETRY_AFTER_MOST, Duration::from_secs));
     let date = || {
-        let date = OffsetDateTime::parse(retry_after.trim(), &Rfc2822).ok()?;
+        let date = OffsetDateTime::parse(retry_after, &Rfc2822).ok()?;
         SystemTime::from(date).duration_since(now).ok()
     };
     seconds.or_else(date).unwrap_or_default().min(RETRY_AFTER_MOST)
@@ -251,6 +258,8 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:40:37 GMT", now), Duration::ZERO);
         assert_eq!(wait("soon", now), Duration::ZERO);
         assert_eq!(wait("86400", now), Duration::from_hours(1));
+        assert_eq!(wait("99999999999999999999999", now), Duration::from_hours(1));
+        assert_eq!((wait("-7", now), wait("", now)), (Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

@@ -3,16 +3,17 @@
 mod support;
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::json;
-use support::{Folder, Rollcall, Running, children, eventually, process_state, signal};
+use support::{Folder, Rollcall, Running, answering, children, eventually, process_state, signal};
 
 /// Nobody listens there.
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -44,6 +45,7 @@ fn the_exit_code_is_the_childs_own_with_rollcall_away() {
 #[test]
 fn without_a_key_and_with_a_broken_configuration_the_child_runs_all_the_same() {
     let folder = Folder::new();
+    fs::write(folder.file("words"), "half a key\n").expect("a file");
     for (url, flags, why) in [
         (NOWHERE, &[][..], "no heartbeats: the agent needs a key"),
         (
@@ -52,6 +54,8 @@ fn without_a_key_and_with_a_broken_configuration_the_child_runs_all_the_same() {
             "no heartbeats: ROLLCALL_URL: http://rollcall.example would show",
         ),
         (NOWHERE, &["--key-file", "missing"], "no heartbeats: missing: No such file"),
+        (NOWHERE, &["--key-file", "."], "no heartbeats: .: Is a directory"),
+        (NOWHERE, &["--key-file", "words"], "no heartbeats: words: has letters that no key or token has"),
     ] {
         let mut wrapped = sh(folder.rollcall(url).arg("run").args(flags), "echo out; exit 5");
         wrapped.says(why);
@@ -269,7 +273,7 @@ fn a_pause_by_signal_is_acknowledged_when_the_child_stands_still() {
 fn other_directives_are_a_commands_and_what_nobody_obeys_is_never_acknowledged() {
     let (rollcall, folder) = (Rollcall::start(), Folder::new());
     let agent = rollcall.agent(json!({ "name": "directed", "heartbeat_config": { "interval_seconds": 1 } }));
-    let beats =
+    let heartbeats =
         || rollcall.get(&format!("/api/v1/agents/{}/usage", agent.id))["requests_total"].as_u64().unwrap();
     let run = |flags: &[&str]| {
         let mut wrapped = folder.rollcall(&rollcall.url);
@@ -281,8 +285,8 @@ fn other_directives_are_a_commands_and_what_nobody_obeys_is_never_acknowledged()
     ]);
     rollcall.direct(&agent.id, json!({ "action": "pause" }));
     wrapped.says("the command failed, and nothing is acknowledged");
-    let before = beats();
-    eventually("two more heartbeats", || (beats() > before + 1).then_some(()));
+    let before = heartbeats();
+    eventually("two more heartbeats", || (heartbeats() > before + 1).then_some(()));
     assert!(!rollcall.is_acknowledged(&agent.id));
     rollcall.direct(&agent.id, json!({ "action": "drain" }));
     eventually("the acknowledgement", || rollcall.is_acknowledged(&agent.id).then_some(()));
@@ -291,8 +295,8 @@ fn other_directives_are_a_commands_and_what_nobody_obeys_is_never_acknowledged()
     drop(wrapped);
     rollcall.direct(&agent.id, json!({ "action": "pause" }));
     let _wrapped = run(&[]);
-    let before = beats();
-    eventually("three more heartbeats", || (beats() > before + 2).then_some(()));
+    let before = heartbeats();
+    eventually("three more heartbeats", || (heartbeats() > before + 2).then_some(()));
     assert!(!rollcall.is_acknowledged(&agent.id));
 }
 
@@ -395,26 +399,94 @@ fn neither_a_redirect_nor_an_answer_of_another_nor_an_echoed_key_gets_far() {
     wrapped.says("heartbeat failed: HTTP 503: no  [2J(a secret); next try in ");
 }
 
-/// A server that closes each connection after its answer to it.
-fn answering(answer: impl Fn(usize, &str) -> String + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    thread::spawn(move || {
-        for (n, connection) in listener.incoming().enumerate() {
-            let mut connection: TcpStream = connection.expect("a connection");
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            // The body is an object.
-            while !request.ends_with(b"}") {
-                match connection.read(&mut buffer) {
-                    Ok(length) if length > 0 => request.extend_from_slice(&buffer[..length]),
-                    _ => break,
-                }
-            }
-            connection.write_all(answer(n, &String::from_utf8_lossy(&request)).as_bytes()).ok();
-        }
+#[test]
+fn a_key_that_cannot_be_one_is_not_kept() {
+    let folder = Folder::new();
+    let url = answering(|_, _| {
+        let config = json!({ "interval_seconds": 60 });
+        let body = json!({ "heartbeat_config": config, "agent_token": "two\nlines" }).to_string();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     });
-    url
+    let mut command = folder.rollcall(&url);
+    let command = command.env("ROLLCALL_ENROLLMENT_TOKEN", KEY).args(["run", "--name", "named"]);
+    let mut wrapped = sh(command, "exit 0");
+    wrapped.says("could not say the event process.exited at the end: the agent's own key is not known");
+    assert_eq!(wrapped.ends().code(), Some(0));
+    assert!(!folder.file(".local").exists());
+}
+
+#[test]
+fn what_is_on_this_machine_is_not_asked_by_a_proxy() {
+    let folder = Folder::new();
+    let proxy = answering(|_, _| "HTTP/1.1 418 Proxy\r\nContent-Length: 0\r\n\r\n".to_owned());
+    let mut wrapped = folder.rollcall(NOWHERE);
+    let wrapped = wrapped.env("ROLLCALL_KEY", KEY).envs([("HTTP_PROXY", &proxy), ("ALL_PROXY", &proxy)]);
+    sh(wrapped.arg("run"), "sleep 1000").says("heartbeat failed: io: Connection refused");
+}
+
+#[test]
+fn a_child_that_stood_still_before_is_paused_and_is_woken_to_stop() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    let agent = rollcall.agent(json!({ "name": "stopped", "heartbeat_config": { "interval_seconds": 1 } }));
+    let mut wrapped = folder.rollcall(&rollcall.url);
+    let wrapped = wrapped.env("ROLLCALL_KEY", &agent.key).args(["run", "--pause", "signal"]);
+    let mut wrapped = sh(wrapped, "echo $$ > pid; kill -STOP $$; echo on > went; kill -STOP $$; sleep 1000");
+    let child: u32 = folder.until_written("pid").trim().parse().expect("a number");
+    let stands = || eventually("a child that stands", || (process_state(child) == Some('T')).then_some(()));
+    stands();
+    // The wrapper has seen it.
+    rollcall.until_status(&agent.id, "healthy");
+    rollcall.direct(&agent.id, json!({ "action": "pause" }));
+    eventually("the acknowledgement", || rollcall.is_acknowledged(&agent.id).then_some(()));
+    rollcall.direct(&agent.id, json!({ "action": "run" }));
+    folder.until_written("went");
+    stands();
+    rollcall.direct(&agent.id, json!({ "action": "stop", "deadline_seconds": 60 }));
+    assert_eq!(wrapped.ends().code(), Some(143));
+}
+
+#[test]
+fn who_obeys_an_older_directive_late_does_not_take_back_the_newer() {
+    let folder = Folder::new();
+    let (bodies, sent) = channel();
+    let url = answering(move |n, request| {
+        bodies.send(request.rsplit("\r\n").next().unwrap_or_default().to_owned()).ok();
+        let (version, action) = if n == 0 { (1, "pause") } else { (2, "drain") };
+        let directive = json!({ "version": version, "action": action });
+        let body =
+            json!({ "heartbeat_config": { "interval_seconds": 1 }, "directive": directive }).to_string();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    let slow = "test $ROLLCALL_DIRECTIVE = drain && exit; until test -e go; do sleep 0.05; done; echo > gone";
+    let mut wrapped = folder.rollcall(&url);
+    let wrapped = wrapped.env("ROLLCALL_KEY", KEY).args(["run", "--on-directive", slow]);
+    let _wrapped = sh(wrapped, "sleep 1000");
+    let mut acknowledged = std::iter::repeat_with(|| {
+        let body = sent.recv_timeout(support::PATIENCE).expect("a heartbeat");
+        serde_json::from_str::<serde_json::Value>(&body).expect("JSON")["report"]["ack_directive"].clone()
+    });
+    assert!(acknowledged.by_ref().any(|version| version == 2));
+    fs::write(folder.file("go"), "").expect("a file");
+    folder.until_written("gone");
+    assert_eq!(acknowledged.skip(2).take(2).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[test]
+fn wrappers_of_one_name_that_start_at_once_are_one_agent() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    let start = || sh(folder.rollcall(&rollcall.url).args(["run", "--name", "demo"]), "sleep 1");
+    let mut all = std::iter::repeat_with(start).take(8).collect::<Vec<_>>();
+    assert!(all.iter_mut().all(|wrapped| wrapped.ends().code() == Some(0)));
+    assert_eq!(rollcall.get("/api/v1/agents?name=demo")["total"], 1);
+}
+
+#[test]
+fn the_childs_file_has_a_place_also_without_a_runtime_folder() {
+    let folder = Folder::new();
+    let mut wrapped = folder.rollcall(NOWHERE);
+    wrapped.env("ROLLCALL_KEY", KEY).envs([("XDG_RUNTIME_DIR", "/no/such/folder"), ("TMPDIR", ".")]);
+    let mut wrapped = sh(wrapped.arg("run"), "cd /; test -f \"$ROLLCALL_STATE\"");
+    assert_eq!(wrapped.ends().code(), Some(0));
 }
 
 #[test]
@@ -560,7 +632,7 @@ fn wrapper_and_python_module_together_are_one_sender() {
 #[test]
 fn what_a_library_used_is_reported_until_it_is_accepted_and_not_again() {
     let folder = Folder::new();
-    let (bodies, sent) = std::sync::mpsc::channel();
+    let (bodies, sent) = channel();
     let url = answering(move |n, request| {
         bodies.send(request.rsplit("\r\n").next().unwrap_or_default().to_owned()).ok();
         let body = json!({ "heartbeat_config": { "interval_seconds": 1 } }).to_string();

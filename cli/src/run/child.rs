@@ -162,13 +162,14 @@ pub struct Supervisor {
     child: Child,
     /// Its process group, if it has its own, so that signals reach what it started, as a terminal's would.
     target: Pid,
-    has_own_group: bool,
     mailbox: Mailbox,
     pauses: bool,
     on_directive: Option<OsString>,
     directive: Option<Directive>,
     /// We stopped it for an operator, and it is stopped or about to be.
     is_paused: bool,
+    /// It was seen to stand still, whoever wanted that.
+    is_stopped: bool,
     kill_at: Option<Instant>,
     follow_at: Option<Instant>,
     asked: Option<Asked>,
@@ -203,17 +204,21 @@ impl Supervisor {
         Ok(Self {
             child,
             target: if has_own_group { Pid::from_raw(-pid.as_raw()) } else { pid },
-            has_own_group,
             mailbox,
             pauses: arguments.pause == Some(Pause::Signal),
             on_directive: arguments.on_directive.clone(),
             directive: None,
             is_paused: false,
+            is_stopped: false,
             kill_at: None,
             follow_at: None,
             asked: None,
             commands: HashMap::new(),
         })
+    }
+
+    fn has_own_group(&self) -> bool {
+        self.target.as_raw() < 0
     }
 
     /// Passes on signals and directives until the child has ended.
@@ -259,7 +264,9 @@ impl Supervisor {
                     return Some(ExitStatus::from_raw(signal as i32));
                 }
                 Ok(WaitStatus::Stopped(pid, signal)) if pid == child => self.has_stopped(signal),
-                Ok(WaitStatus::Continued(pid)) if pid == child => self.follow_at = None,
+                Ok(WaitStatus::Continued(pid)) if pid == child => {
+                    (self.is_stopped, self.follow_at) = (false, None);
+                }
                 Ok(WaitStatus::Exited(pid, code)) => self.command_ended(pid, code),
                 Ok(WaitStatus::Signaled(pid, _, _)) => self.command_ended(pid, -1),
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
@@ -270,11 +277,13 @@ impl Supervisor {
     }
 
     fn has_stopped(&mut self, signal: Signal) {
+        self.is_stopped = true;
         if self.is_paused {
             if let Some(directive) = self.directive.as_ref().filter(|directive| directive.action == "pause") {
                 self.mailbox.obey(directive.version);
             }
-        } else if !self.has_own_group && matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
+        } else if !self.has_own_group()
+            && matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)
         {
             // The shell waits for us: it takes the terminal back when we stop, too.
             self.follow_at = Some(Instant::now() + FOLLOW_AFTER);
@@ -286,7 +295,7 @@ impl Supervisor {
             let asked = if number == SIGTERM { Asked::End } else { Asked::Interrupt };
             self.asked = if self.asked == Some(Asked::End) { self.asked } else { Some(asked) };
         }
-        let is_terminals = from_kernel && !self.has_own_group;
+        let is_terminals = from_kernel && !self.has_own_group();
         if let Ok(signal) = Signal::try_from(number)
             && !is_terminals
         {
@@ -331,6 +340,8 @@ impl Supervisor {
                 self.asked = Some(Asked::End);
                 self.kill_at = Some(Instant::now() + time_to_stop(&directive, environment::now()));
                 self.send(Signal::SIGTERM);
+                // Whoever is stopped cannot end.
+                self.send(Signal::SIGCONT);
                 self.mailbox.obey(directive.version);
             }
             // It stands still already, or has just been set going.
@@ -338,6 +349,10 @@ impl Supervisor {
             "pause" if self.pauses => {
                 self.is_paused = true;
                 self.send(Signal::SIGSTOP);
+                if self.is_stopped {
+                    // It was before: the system does not say so twice.
+                    self.mailbox.obey(directive.version);
+                }
             }
             _ => self.command(&directive),
         }
@@ -362,7 +377,10 @@ impl Supervisor {
     fn command_ended(&mut self, pid: Pid, code: i32) {
         let Some(version) = self.commands.remove(&pid) else { return };
         if code == 0 {
-            self.mailbox.obey(version);
+            // An older one's obedience must not take the place of the newer's.
+            if self.directive.as_ref().is_some_and(|directive| directive.version == version) {
+                self.mailbox.obey(version);
+            }
         } else {
             say(format_args!("--on-directive: the command failed, and nothing is acknowledged"));
         }

@@ -122,7 +122,7 @@ impl Heartbeats {
     /// Sends heartbeats until the child has ended, and then the last words.
     pub fn run(mut self) {
         loop {
-            let pause = self.beat();
+            let pause = self.send_one();
             if let Some(end) = self.mailbox.wait(pause, self.pace.is_accepted()) {
                 self.say_last_words(&end);
                 return;
@@ -130,7 +130,8 @@ impl Heartbeats {
         }
     }
 
-    fn beat(&mut self) -> Duration {
+    /// Sends one; how long to wait until the next.
+    fn send_one(&mut self) -> Duration {
         let said = self.state.as_ref().map(|state| state.read()).unwrap_or_default();
         let body = self.body(said.status.unwrap_or("healthy"), &said);
         let answer = self.identity.heartbeat(&body, self.pace.was_accepted(), DEADLINE);

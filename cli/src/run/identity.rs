@@ -1,9 +1,10 @@
 //! Who the agent is: by its key, by its name under an enrollment token, or by its name alone where anybody registers.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,6 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::environment::{self, Secret};
 use crate::http::{Answer, Client, Lost};
+
+/// How often a wrapper looks whether it is its turn.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The agent that the heartbeats are for.
 pub struct Identity {
@@ -54,6 +58,13 @@ impl Identity {
             }
             (None, None) => (None, None, false),
         };
+        for (secret, place) in [(&key, environment::KEY), (&token, environment::ENROLLMENT_TOKEN)] {
+            if secret.as_ref().is_some_and(|secret| !secret.is_sendable()) {
+                let file = key_file.as_ref().filter(|_| place == environment::KEY);
+                let place = file.map_or_else(|| place.to_owned(), |file| file.display().to_string());
+                return Err(format!("{place}: has letters that no key or token has"));
+            }
+        }
         if key.is_none() && name.is_none() {
             return Err("the agent needs a key (ROLLCALL_KEY, --key-file) or a name (--name)".to_owned());
         }
@@ -89,8 +100,12 @@ impl Identity {
         let ends = Instant::now() + deadline;
         let left = || ends.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         if self.key.is_none() && self.token.is_none() {
+            // Of several wrappers that start at once, the first one makes the agent.
+            let _turn = self.turn(left());
             // Under an operator's approval the key is there, and refused until then.
-            if let Some(refusal) = self.register(left())? {
+            if !self.read_key_again()
+                && let Some(refusal) = self.register(left())?
+            {
                 return Ok(refusal);
             }
         }
@@ -119,8 +134,9 @@ impl Identity {
             named["board_id"] = json!(board);
         }
         let answer = self.client.post("/api/v1/agents/heartbeat", self.token.as_ref(), &named, left())?;
-        if let (200, Some(key)) = (answer.status, answer.body["agent_token"].as_str()) {
-            self.keep(Secret::new(key));
+        let key = answer.body["agent_token"].as_str().map(Secret::new).filter(Secret::is_sendable);
+        if let (200, Some(key)) = (answer.status, key) {
+            self.keep(key);
         }
         Ok(answer)
     }
@@ -137,6 +153,23 @@ impl Identity {
         }
     }
 
+    /// Waits until no other wrapper makes an agent whose key would be in the same folder; for half of the time at most, and
+    /// where that cannot be done, not at all.
+    fn turn(&self, deadline: Duration) -> Option<File> {
+        let ends = Instant::now() + deadline / 2;
+        let folder = self.key_file.as_ref()?.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        make_folder(folder).ok()?;
+        let folder = File::open(folder).ok()?;
+        while let Err(TryLockError::WouldBlock) = folder.try_lock() {
+            if Instant::now() > ends {
+                return None;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Some(folder)
+    }
+
     /// Registers the name, and verifies it by its own key; the refusal, if there is one.
     fn register(&mut self, deadline: Duration) -> Result<Option<Answer>, Lost> {
         let mut body = json!({ "name": self.name });
@@ -145,7 +178,8 @@ impl Identity {
         }
         let answer = self.client.post("/api/agents/register", None, &body, deadline)?;
         let key = answer.body["data"]["apiKey"].as_str().map(Secret::new);
-        let Some(key) = key.filter(|_| answer.status == 200) else { return Ok(Some(answer)) };
+        let key = key.filter(|key| answer.status == 200 && key.is_sendable());
+        let Some(key) = key else { return Ok(Some(answer)) };
         self.has_registered = true;
         self.keep(key);
         // What comes of it the heartbeat will show.
@@ -179,15 +213,45 @@ fn default_key_file(base: &str, board: Option<&str>, name: &str) -> Option<PathB
     Some(environment::state_folder()?.join(format!("{readable}.{digest:016x}.key")))
 }
 
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 /// Writes a key that only its owner can read, whole or not at all.
 fn write_key(file: &Path, key: &Secret) -> io::Result<()> {
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        make_folder(folder)?;
     }
     let mut draft = file.as_os_str().to_owned();
-    draft.push(format!(".{}.new", std::process::id()));
-    let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    writeln!(written, "{}", key.reveal())?;
-    written.sync_all()?;
-    fs::rename(&draft, file)
+    // Not by the process's number: in a container that is always the same, and so would be what a crash left behind.
+    draft.push(format!(".{:016x}.new", rand::random::<u64>()));
+    let write = || {
+        let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        writeln!(written, "{}", key.reveal())?;
+        written.sync_all()?;
+        fs::rename(&draft, file)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&draft)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::write_key;
+    use crate::environment::Secret;
+
+    #[test]
+    fn a_key_that_cannot_be_kept_leaves_nothing_behind() {
+        let folder = std::env::temp_dir().join(format!("rollcall-key-{:016x}", rand::random::<u64>()));
+        let (file, taken) = (folder.join("new/key"), folder.join("taken"));
+        fs::create_dir_all(taken.join("inside")).expect("a folder");
+        write_key(&taken, &Secret::new("secret")).expect_err("a folder is in its place");
+        write_key(&file, &Secret::new("first")).expect("a file");
+        write_key(&file, &Secret::new("second")).expect("the same file");
+        assert_eq!(fs::read_to_string(&file).expect("the file"), "second\n");
+        let names = |folder| fs::read_dir(folder).expect("a folder").count();
+        assert_eq!((names(&folder), names(&folder.join("new"))), (2, 1));
+        fs::remove_dir_all(folder).expect("the folder");
+    }
 }

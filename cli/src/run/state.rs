@@ -82,7 +82,19 @@ impl SharedState {
     /// # Errors
     /// There is no place for it.
     pub fn new(boot_id: &str) -> io::Result<Self> {
-        let folder = environment::runtime_folder().join(format!("rollcall-{boot_id}"));
+        let mut made = Err(io::ErrorKind::NotFound.into());
+        for place in environment::runtime_folders() {
+            made = Self::within(&place, boot_id);
+            if made.is_ok() {
+                break;
+            }
+        }
+        made
+    }
+
+    fn within(place: &Path, boot_id: &str) -> io::Result<Self> {
+        // The child may be in another folder when it opens the file.
+        let folder = std::path::absolute(place)?.join(format!("rollcall-{boot_id}"));
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let state = Self { folder };
         state.direct(None)?;

@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -158,6 +159,29 @@ impl Rollcall {
         let agent = self.get(&format!("/api/v1/agents/{id}?detail=true"));
         agent["detail"]["directive"]["acknowledged_at"].is_string()
     }
+}
+
+/// A server that closes each connection after its answer to it.
+pub fn answering(answer: impl Fn(usize, &str) -> String + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for (n, connection) in listener.incoming().enumerate() {
+            let mut connection: TcpStream = connection.expect("a connection");
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            // A body is an object.
+            while !(request.ends_with(b"}") || request.starts_with(b"GET") && request.ends_with(b"\r\n\r\n"))
+            {
+                match connection.read(&mut buffer) {
+                    Ok(length) if length > 0 => request.extend_from_slice(&buffer[..length]),
+                    _ => break,
+                }
+            }
+            connection.write_all(answer(n, &String::from_utf8_lossy(&request)).as_bytes()).ok();
+        }
+    });
+    url
 }
 
 pub struct Agent {

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "src"))
 
@@ -219,6 +220,14 @@ class HeartbeatTest(unittest.TestCase):
         Recorded(server.url, 1).run()
         self.assertEqual(elsewhere.asked, [])
         self.assertEqual(self.lines[0], "heartbeat failed: HTTP 307; next try in 2.0 s")
+
+    def test_a_proxy_does_not_get_what_is_for_this_machine(self):
+        proxy, server = self.server(accepted(30)), self.server(accepted(30))
+        with unittest.mock.patch.dict(os.environ, http_proxy=proxy.url):
+            Recorded(server.url, 1).run()
+            Recorded("http://rollcall.example", 1).run()
+        self.assertEqual([path for path, _ in server.asked][:1], ["/api/v1/agent/heartbeat"])
+        self.assertEqual(proxy.asked[0][0], "http://rollcall.example/api/v1/agent/heartbeat")
 
     def test_a_server_that_is_away_and_a_url_that_is_none_are_borne(self):
         gone = socket.create_server(("127.0.0.1", 0))

@@ -432,7 +432,7 @@ class Heartbeat:
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("the URL must begin with http:// or https:// and a host, without a user's name")
         if self._opener is None:
-            self._opener = opener()
+            self._opener = opener(parts.hostname)
         credential, path, said = self._whom()
         body = json.dumps({**said, "status": status, "report": self._report()}).encode()
         headers = {

@@ -3,6 +3,7 @@
 import functools
 import http.client
 import io
+import ipaddress
 import socket
 import ssl
 import time
@@ -120,9 +121,20 @@ class _HttpsHandler(urllib.request.HTTPSHandler):
         return self.do_open(connection, request, context=self._trust)
 
 
-def opener():
-    """HTTP by way of the environment's proxies. No redirect is followed: the key is for this host alone."""
+def _is_this_machine(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def opener(host):
+    """HTTP by way of the environment's proxies, but for this machine: they would have the key in the clear.
+
+    No redirect is followed: the key is for this host alone.
+    """
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler(), _HttpHandler(), _HttpsHandler()):
+    proxies = urllib.request.ProxyHandler({} if _is_this_machine(host) else None)
+    for handler in (proxies, _HttpHandler(), _HttpsHandler()):
         opener.add_handler(handler)
     return opener
