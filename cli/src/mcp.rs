@@ -109,8 +109,14 @@ pub fn serve(arguments: &Arguments) -> ExitCode {
     let mut input = io::stdin().lock();
     loop {
         let mut message = Vec::new();
-        match input.by_ref().take(MESSAGE_BYTES).read_until(b'\n', &mut message) {
-            Ok(0) => return ExitCode::SUCCESS,
+        let mut read = input.by_ref().take(MESSAGE_BYTES).read_until(b'\n', &mut message);
+        if message.len() as u64 == MESSAGE_BYTES && !message.ends_with(b"\n") {
+            // The rest of it is no message of its own.
+            read = read.and_then(|_| input.skip_until(b'\n'));
+            message = b"{".to_vec();
+        }
+        match read {
+            Ok(0) if message.is_empty() => return ExitCode::SUCCESS,
             Ok(_) => {}
             Err(error) => {
                 eprintln!("rollcall: {error}");
@@ -136,9 +142,22 @@ struct Server {
 impl Server {
     /// The answer to a message; none to a notification.
     fn answer(&self, message: &[u8]) -> Option<Value> {
-        let Ok(message) = serde_json::from_slice::<Value>(message) else {
-            return Some(refusal(&Value::Null, -32700, "not JSON, or longer than a megabyte"));
-        };
+        match serde_json::from_slice(message) {
+            Err(_) => Some(refusal(&Value::Null, -32700, "not JSON, or longer than a megabyte")),
+            // A batch, which one of the versions has.
+            Ok(Value::Array(messages)) if !messages.is_empty() => {
+                let answers = messages.iter().filter_map(|message| self.answer_one(message));
+                let answers = answers.collect::<Vec<_>>();
+                (!answers.is_empty()).then_some(Value::Array(answers))
+            }
+            Ok(message) => self.answer_one(&message),
+        }
+    }
+
+    fn answer_one(&self, message: &Value) -> Option<Value> {
+        if !message.is_object() {
+            return Some(refusal(&Value::Null, -32600, "a message must be an object"));
+        }
         let id = message.get("id")?;
         let Some(method) = message["method"].as_str() else {
             // An answer to something that was never asked, or no message at all.

@@ -97,6 +97,28 @@ fn it_reads_and_what_agents_wrote_is_marked_and_cut() {
 }
 
 #[test]
+fn batches_strange_messages_and_a_message_behind_a_megabyte() {
+    let rollcall = Rollcall::start();
+    let ping = |id: u64| json!({ "jsonrpc": "2.0", "id": id, "method": "ping" });
+    let hidden = format!("{}{}", " ".repeat(1024 * 1024), ping(9));
+    let asked = [
+        json!([ping(1), { "jsonrpc": "2.0", "method": "notifications/initialized" }, 5, ping(2)]).to_string(),
+        json!([{ "jsonrpc": "2.0", "method": "notifications/initialized" }]).to_string(),
+        "[]".to_owned(),
+        "5".to_owned(),
+        hidden,
+        ping(3).to_string(),
+    ];
+    let said = answers(&rollcall, &[], &asked.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(said.len(), 5, "{said:#?}");
+    let batch = said[0].as_array().expect("a batch");
+    let ids = batch.iter().map(|answer| answer["id"].clone()).collect::<Vec<_>>();
+    assert_eq!((ids, &batch[1]["error"]["code"]), (vec![json!(1), json!(null), json!(2)], &json!(-32600)));
+    let codes = [1, 2, 3].map(|at| said[at]["error"]["code"].as_i64().expect("a code"));
+    assert_eq!((codes, &said[4]["id"]), ([-32600, -32600, -32700], &json!(3)));
+}
+
+#[test]
 fn the_official_client_lists_reads_and_is_refused_a_write() {
     let Some((_, python)) = support::path(PYTHON) else {
         eprintln!("skipped: {PYTHON} does not say where Python with the package mcp is; .ci/run does");
