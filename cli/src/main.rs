@@ -7,7 +7,6 @@ mod operate;
 mod run;
 mod text;
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,7 +91,7 @@ fn main() -> ExitCode {
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "rollcall", &mut text);
-            io::stdout().write_all(&text).ok();
+            operate::print(String::from_utf8_lossy(&text).trim_end());
             ExitCode::SUCCESS
         }
         Verb::Man { folder } => match clap_mangen::generate_to(Arguments::command(), &folder) {

@@ -14,6 +14,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use self::api::{Api, Failure};
+use crate::text::{escaped, visible};
+
+/// The exit code of who writes where nobody reads, as a shell says it: 128 and the number of SIGPIPE.
+const BROKEN_PIPE: i32 = 141;
 
 /// What every verb takes.
 #[derive(clap::Args)]
@@ -46,7 +50,7 @@ pub fn operate(verb: Verb) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            writeln!(io::stderr(), "rollcall: {failure}").ok();
+            say(&failure);
             ExitCode::from(failure.code())
         }
     }
@@ -60,16 +64,37 @@ impl Common {
     /// Prints JSON if it is asked for; whether it was.
     fn json(&self, value: &Value) -> bool {
         if self.json {
-            let text = serde_json::to_string_pretty(value).unwrap_or_default();
-            line(&text);
+            print(&escaped(&serde_json::to_string_pretty(value).unwrap_or_default()));
         }
         self.json
     }
 }
 
-/// Prints a line to whoever still reads.
+/// Prints a line for people.
 fn line(text: &str) {
-    writeln!(io::stdout(), "{text}").ok();
+    print(&visible(text, usize::MAX));
+}
+
+/// Prints JSON as a line of its own.
+fn json_line(value: &Value) {
+    print(&escaped(&value.to_string()));
+}
+
+/// Prints a line as it is. Where nobody reads any more, this program ends as others do, without a word; where it cannot be
+/// written, a script must not take it for done.
+pub fn print(text: &str) {
+    if let Err(error) = writeln!(io::stdout(), "{text}") {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            std::process::exit(BROKEN_PIPE);
+        }
+        writeln!(io::stderr(), "rollcall: standard output: {error}").ok();
+        std::process::exit(1);
+    }
+}
+
+/// Says what is wrong, to whoever reads standard error.
+fn say(failure: &Failure) {
+    writeln!(io::stderr(), "rollcall: {}", visible(&failure.to_string(), 2000)).ok();
 }
 
 /// A text of an answer, or a dash.

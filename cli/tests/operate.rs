@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::{Value, json};
-use support::{Folder, PATIENCE, Rollcall, Running, eventually};
+use support::{Folder, PATIENCE, Rollcall, Running, answering, eventually};
 
 /// Runs a verb; its exit code, standard output and standard error.
 fn ran(rollcall: &Rollcall, folder: &Folder, arguments: &[&str]) -> (i32, String, String) {
@@ -190,6 +190,7 @@ fn json_is_what_the_api_answers_and_tables_show_no_escapes() {
     let agent = rollcall.agent(json!({ "name": "a\u{202e}b" }));
     rollcall.heartbeat(&agent.key, "degraded");
     let (code, out, _) = ran(&rollcall, &folder, &["agents", "--json"]);
+    assert!(out.contains("a\\u202eb"), "{out}");
     assert_eq!(
         (code, serde_json::from_str::<Value>(&out).expect("JSON")),
         (0, rollcall.get("/api/v1/agents?detail=true")["items"].clone())
@@ -200,6 +201,78 @@ fn json_is_what_the_api_answers_and_tables_show_no_escapes() {
     let (_, out, _) = ran(&rollcall, &folder, &["agents", "--status", "degraded"]);
     assert!(out.contains("a b") && !out.contains(['\u{202e}', '\u{1b}']), "{out}");
     assert_eq!(ran(&rollcall, &folder, &["agents", "--status", "offline"]).1, "no agents\n");
+    // What is cut says so.
+    rollcall.agent(json!({ "name": "n".repeat(50) }));
+    let (_, out, _) = ran(&rollcall, &folder, &["agents", "--name", "n"]);
+    assert!(out.contains(&format!("\n{}…  ", "n".repeat(39))), "{out}");
+}
+
+#[test]
+fn who_answers_and_is_not_rollcall_is_no_empty_fleet() {
+    let folder = Folder::new();
+    let token = format!("rco_{}", "0".repeat(48));
+    for body in ["<html>Welcome to this hotel</html>", "[]", r#"{"welcome": "to this hotel"}"#] {
+        let url =
+            answering(move |_, _| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        let mut command = folder.rollcall(&url);
+        let command = command.env("ROLLCALL_OPERATOR_TOKEN", &token).args(["agents", "--json"]);
+        let (code, out, err) = said(command.output().expect("an executable"));
+        assert_eq!((code, out.as_str()), (4, ""), "{body}");
+        assert!(err.contains("answers, and not as Rollcall does. Is ROLLCALL_URL right?"), "{err}");
+    }
+    // Nor does it get the token into a log.
+    let url = answering(|_, request| {
+        let token = request.split("Bearer ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let body = json!({ "detail": format!("\u{1b}[2Jno {token}") }).to_string();
+        format!("HTTP/1.1 401 No\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    let mut command = folder.rollcall(&url);
+    let (code, _, err) =
+        said(command.env("ROLLCALL_OPERATOR_TOKEN", &token).arg("fleet").output().expect("an executable"));
+    assert!(code == 1 && err.starts_with("rollcall: HTTP 401:  [2Jno (the token). Set"), "{err}");
+}
+
+#[test]
+fn where_nobody_reads_it_ends_and_what_cannot_be_written_is_a_failure() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    rollcall.agent(json!({ "name": "read" }));
+    let shell = |script: &str| {
+        let mut command = folder.by("bash", &rollcall.url);
+        command
+            .env("ROLLCALL_OPERATOR_TOKEN", &rollcall.operator)
+            .env("rollcall", env!("CARGO_BIN_EXE_rollcall"));
+        said(command.args(["-c", script]).output().expect("bash"))
+    };
+    let (code, out, err) = shell("$rollcall agents --json > /dev/full");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.starts_with("rollcall: standard output: No space left"), "{err}");
+    assert_eq!(shell("$rollcall completions bash > /dev/full").0, 1);
+    // Nothing happens any more, and it ends all the same.
+    for verb in ["events read", "alerts"] {
+        let (code, out, err) = shell(&format!("$rollcall {verb} --follow | true; echo ${{PIPESTATUS[0]}}"));
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "141\n", ""), "{verb}");
+    }
+    let (_, out, _) =
+        shell("{ sleep 1; $rollcall tokens mint operator; echo $? > code; } 2>&1 | true; cat code");
+    assert_eq!(out, "141\n");
+}
+
+#[test]
+fn who_follows_ends_with_its_token() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    rollcall.agent(json!({ "name": "followed" }));
+    let token = rollcall.mint(&json!({ "kind": "operator", "label": "short" }));
+    let mut command = folder.rollcall(&rollcall.url);
+    command.env("ROLLCALL_OPERATOR_TOKEN", token).args(["events", "followed", "--follow"]);
+    let mut follows = Running::start(&mut command);
+    let mut first = String::new();
+    BufReader::new(follows.child.stdout.as_mut().expect("standard output"))
+        .read_line(&mut first)
+        .expect("a line");
+    assert!(first.contains("agent.registered"), "{first}");
+    assert_eq!(ran(&rollcall, &folder, &["tokens", "delete", "short"]).0, 0);
+    follows.says("Set ROLLCALL_OPERATOR_TOKEN to an operator's token that has not ended");
+    assert_eq!(follows.ends().code(), Some(1));
 }
 
 #[test]

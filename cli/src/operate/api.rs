@@ -21,6 +21,8 @@ pub enum Failure {
     NotFound(String),
     /// Rollcall said no, or to some: 1.
     Refused(String),
+    /// Who asks may not: 1.
+    NotAllowed(String),
     /// There was no answer: 4.
     Unreachable(String),
 }
@@ -29,17 +31,26 @@ impl Failure {
     /// The exit code.
     pub const fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) => 1,
+            Self::Refused(_) | Self::NotAllowed(_) => 1,
             Self::Usage(_) => 2,
             Self::NotFound(_) => 3,
             Self::Unreachable(_) => 4,
         }
     }
+
+    /// Whether the same may be answered in a moment.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unreachable(_))
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Usage(text) | Self::NotFound(text) | Self::Refused(text) | Self::Unreachable(text)) = self;
+        let (Self::Usage(text)
+        | Self::NotFound(text)
+        | Self::Refused(text)
+        | Self::NotAllowed(text)
+        | Self::Unreachable(text)) = self;
         f.write_str(text)
     }
 }
@@ -93,18 +104,30 @@ impl Api {
         let answer = answer.map_err(|lost| {
             Failure::Unreachable(format!("no answer from {}: {lost}. Is ROLLCALL_URL right?", self.base()))
         })?;
-        if answer.status == 200 { Ok(answer.body) } else { Err(self.refusal(&answer)) }
+        match answer.status {
+            200 if answer.body.is_object() => Ok(answer.body),
+            200 => Err(self.not_rollcall()),
+            _ => Err(self.refusal(&answer)),
+        }
+    }
+
+    fn not_rollcall(&self) -> Failure {
+        Failure::Unreachable(format!(
+            "{} answers, and not as Rollcall does. Is ROLLCALL_URL right?",
+            self.base()
+        ))
     }
 
     fn refusal(&self, answer: &Answer) -> Failure {
-        let problem = answer.problem();
+        // Whoever answered may have repeated it.
+        let problem = answer.problem().replace(self.token.reveal(), "(the token)");
         match (answer.status, answer.message()) {
             (_, None) => Failure::Unreachable(format!("{problem}. Is ROLLCALL_URL ({}) right?", self.base())),
-            (401, _) => Failure::Refused(format!(
+            (401, _) => Failure::NotAllowed(format!(
                 "{problem}. Set ROLLCALL_OPERATOR_TOKEN to an operator's token that has not ended"
             )),
             (403, _) => {
-                Failure::Refused(format!("{problem}. `rollcall tokens self` says what this token may do"))
+                Failure::NotAllowed(format!("{problem}. `rollcall tokens self` says what this token may do"))
             }
             (404, _) => Failure::NotFound(problem),
             (429 | 503, _) => Failure::Refused(format!("{problem}. Try again in a moment")),
@@ -126,7 +149,7 @@ impl Api {
             let place = if by_offset { ("offset", offset.as_str()) } else { ("cursor", cursor.as_str()) };
             let pairs = query.iter().copied().chain([("detail", "true"), place]);
             let mut page = self.get(&format!("/api/v1/agents?{}", encoded(pairs)))?;
-            let Value::Array(items) = page["items"].take() else { break };
+            let Value::Array(items) = page["items"].take() else { return Err(self.not_rollcall()) };
             let is_short = items.len() < PAGE;
             agents.extend(items);
             match page["next"].as_str() {

@@ -1,19 +1,20 @@
 //! Who is there, and what happened.
 
 use std::collections::BTreeSet;
-use std::thread;
-use std::time::Duration;
+use std::io;
+use std::os::fd::AsFd as _;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
 use super::api::{Api, Failure, encoded};
 use super::table::{Cell, Colour, Table};
 use super::when::{from_now, short};
-use super::{Common, line, text};
+use super::{BROKEN_PIPE, Common, json_line, line, say, text};
 use crate::text::visible;
 
-/// How often `--follow` asks.
-const FOLLOW_EVERY: Duration = Duration::from_secs(2);
+/// How often `--follow` asks, in milliseconds.
+const FOLLOW_EVERY: u16 = 2000;
 
 /// How many lines are shown before it follows.
 const BEFORE: &str = "20";
@@ -269,6 +270,38 @@ fn fleet(fleet: &Value, common: &Common) {
     }
 }
 
+/// Waits until it is time to ask again, or until nobody reads any more: the program ends then.
+fn wait_to_ask() {
+    let stdout = io::stdout();
+    let mut reader = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    if poll(&mut reader, FOLLOW_EVERY).is_ok_and(|gone| gone > 0) {
+        std::process::exit(BROKEN_PIPE);
+    }
+}
+
+/// What stands in the way of who follows.
+#[derive(Default)]
+struct Outage {
+    said: String,
+}
+
+impl Outage {
+    /// Says it, once for as long as it stays the same.
+    ///
+    /// # Errors
+    /// It will not pass by itself.
+    fn outlast(&mut self, failure: Failure) -> Result<(), Failure> {
+        if !failure.may_pass() {
+            return Err(failure);
+        }
+        if self.said != failure.to_string() {
+            self.said = failure.to_string();
+            say(&failure);
+        }
+        Ok(())
+    }
+}
+
 impl Events {
     fn run(&self) -> Result<(), Failure> {
         let api = self.common.api()?;
@@ -292,7 +325,7 @@ impl Events {
             }
             return Ok(());
         }
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut outage) = (BTreeSet::new(), Outage::default());
         loop {
             for event in &events {
                 if seen.insert(text(&event["id"])) {
@@ -303,25 +336,22 @@ impl Events {
             while seen.len() > 1000 {
                 seen.pop_first();
             }
-            thread::sleep(FOLLOW_EVERY);
-            events = self.since(&api, &path, &seen);
+            wait_to_ask();
+            events = match self.since(&api, &path, &seen) {
+                Ok(events) => events,
+                Err(failure) => outage.outlast(failure).map(|()| Vec::new())?,
+            };
         }
     }
 
     /// The events back to one that was seen, oldest first. Of the same moment a smaller id may come later.
-    fn since(&self, api: &Api, path: &str, seen: &BTreeSet<String>) -> Vec<Value> {
+    fn since(&self, api: &Api, path: &str, seen: &BTreeSet<String>) -> Result<Vec<Value>, Failure> {
         let (mut events, mut before) = (Vec::new(), None::<String>);
         loop {
             let mut query = vec![("limit", "200")];
             query.extend(self.kind.as_deref().map(|kind| ("type", kind)));
             query.extend(before.as_deref().map(|before| ("before", before)));
-            let page = match api.get(&format!("{path}?{}", encoded(query))) {
-                Ok(page) => page,
-                Err(failure) => {
-                    eprintln!("rollcall: {failure}");
-                    break;
-                }
-            };
+            let page = api.get(&format!("{path}?{}", encoded(query)))?;
             let items = page["items"].as_array().cloned().unwrap_or_default();
             let reaches = items.iter().any(|event| seen.contains(&text(&event["id"])));
             events.extend(items);
@@ -332,11 +362,11 @@ impl Events {
         }
         events.retain(|event| seen.first().is_none_or(|oldest| text(&event["id"]) > *oldest));
         events.reverse();
-        events
+        Ok(events)
     }
 
     fn print(&self, event: &Value) {
-        if self.common.json { line(&event.to_string()) } else { print_events(std::slice::from_ref(event)) }
+        if self.common.json { json_line(event) } else { print_events(std::slice::from_ref(event)) }
     }
 }
 
@@ -374,13 +404,13 @@ impl Alerts {
                 return Ok(());
             }
         }
-        let mut all = Vec::new();
+        let (mut all, mut outage) = (Vec::new(), Outage::default());
         loop {
             let answer = match page(Some(("after", last))) {
                 Ok(answer) => answer,
                 Err(failure) if self.follow => {
-                    eprintln!("rollcall: {failure}");
-                    thread::sleep(FOLLOW_EVERY);
+                    outage.outlast(failure)?;
+                    wait_to_ask();
                     continue;
                 }
                 Err(failure) => return Err(failure),
@@ -392,7 +422,7 @@ impl Alerts {
             if self.follow {
                 self.print_all(items);
                 if is_end {
-                    thread::sleep(FOLLOW_EVERY);
+                    wait_to_ask();
                 }
             } else {
                 all.extend(items);
@@ -407,7 +437,7 @@ impl Alerts {
     fn print_all(&self, alerts: Vec<Value>) {
         if self.common.json && self.follow {
             for alert in &alerts {
-                line(&alert.to_string());
+                json_line(alert);
             }
         } else if !self.common.json(&json!(alerts)) {
             let mut table = Table::new([]);

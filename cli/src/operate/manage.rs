@@ -1,6 +1,6 @@
 //! Tokens, channels and silences.
 
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -374,7 +374,8 @@ impl Mint {
         if !self.common.json(&token) {
             // Alone, so that a script takes it as it is.
             line(&text(&token["token"]));
-            eprintln!("ends {}; it is not shown again", from_now(token["expires_at"].as_str()));
+            let ends = from_now(token["expires_at"].as_str());
+            writeln!(io::stderr(), "ends {ends}; it is not shown again").ok();
         }
         Ok(())
     }
@@ -460,7 +461,7 @@ fn deliveries(named: &Named) -> Result<(), Failure> {
 fn read_url(file: &Path) -> Result<String, Failure> {
     let mut url = String::new();
     let read = if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut url)
+        io::stdin().read_to_string(&mut url)
     } else {
         std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut url))
     };

@@ -1,9 +1,10 @@
 //! Tables for people: aligned columns, coloured where a terminal is.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use unicode_width::UnicodeWidthStr as _;
 
+use super::print;
 use crate::environment;
 use crate::text::visible;
 
@@ -75,7 +76,7 @@ impl Table {
         let mut cells = cells.into_iter().collect::<Vec<_>>();
         let last = cells.len().saturating_sub(1);
         for (at, cell) in cells.iter_mut().enumerate() {
-            cell.text = visible(&cell.text, if at == last { LAST_MOST } else { CELL_MOST });
+            cell.text = cut(&cell.text, if at == last { LAST_MOST } else { CELL_MOST });
         }
         self.rows.push(cells);
     }
@@ -94,7 +95,6 @@ impl Table {
             widths.max().unwrap_or_default()
         };
         let widths = (0..columns).map(width).collect::<Vec<_>>();
-        let mut out = io::stdout().lock();
         for row in &rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
@@ -104,10 +104,14 @@ impl Table {
                     None => line.extend([cell.text.as_str(), &gap]),
                 }
             }
-            // Who reads no more has seen enough.
-            writeln!(out, "{}", line.trim_end()).ok();
+            print(line.trim_end());
         }
     }
+}
+
+/// The text as it may be shown, and a sign where its end is not.
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().nth(most).is_none() { visible(text, most) } else { visible(text, most - 1) + "…" }
 }
 
 /// Whether standard output is a terminal that is to be coloured.
