@@ -34,7 +34,7 @@ Usage: rollcall VERB …          rollcall VERB --help says more, with an exampl
   open               the page's address
 
   approve, revoke, restore        let agents in, shut them out, take them back
-  rotate                          give them new keys
+  rotate, set, remove             new keys, other settings, off the list
   pause, resume, drain, stop      say what they should do
 
   tokens, channels, silence, silences             manage these

@@ -276,6 +276,55 @@ fn who_follows_ends_with_its_token() {
 }
 
 #[test]
+fn settings_are_changed_and_taken_back_and_agents_are_removed() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    let board = "6d1f0c9a-6f0e-4c53-9b1e-2f7f0f3f5a11";
+    let agent = rollcall.agent(json!({ "name": "settled" }));
+    let set = |flags: &str| {
+        let flags = flags.split(' ').collect::<Vec<_>>();
+        ran(&rollcall, &folder, &[&["set", "settled"], &flags[..]].concat())
+    };
+    let path = format!("/api/v1/agents/{}?detail=true", agent.id);
+    let (code, out, err) =
+        set("--interval 10m --silent-after 30m --stall-after 1h --limit 90 --tokens-per-day 5000");
+    assert!(code == 0 && out.starts_with("changed  settled  "), "{out}{err}");
+    let (code, out, err) = set(&format!("--to-board {board}"));
+    assert_eq!(code, 0, "{out}{err}");
+    let shown = rollcall.get(&path);
+    let config = json!({ "interval_seconds": 600, "missing_tolerance": 1800 });
+    assert_eq!((&shown["heartbeat_config"], &shown["board_id"]), (&config, &json!(board)));
+    let detail = &shown["detail"];
+    assert_eq!(
+        (&detail["stall_after_seconds"], &detail["rate_limit_per_minute"], &detail["today"]["budget"]),
+        (&json!(3600), &json!(90), &json!({ "tokens_per_day": 5000 })),
+        "{shown:#}"
+    );
+    assert_eq!(set("--interval 5m").0, 0);
+    assert_eq!(rollcall.get(&path)["heartbeat_config"]["interval_seconds"], 300);
+    assert_eq!(set("--stall-after default --limit default --usd-per-day none --to-board none").0, 0);
+    let shown = rollcall.get(&path);
+    assert_eq!((&shown["board_id"], &shown["detail"]["today"]), (&json!(null), &json!(null)), "{shown:#}");
+    let other = rollcall.agent(json!({ "name": "other" }));
+    let both = ["set", "settled", &other.id, "--rename", "twin"];
+    assert_eq!(ran(&rollcall, &folder, &both).0, 2);
+    for wrong in
+        [&["set", "settled"][..], &["set", "settled", "--limit", "many"], &["set", "--interval", "1m"]]
+    {
+        assert_eq!(ran(&rollcall, &folder, wrong).0, 2, "{wrong:?}");
+    }
+    assert_eq!(ran(&rollcall, &folder, &["set", "settled", "--interval", "1m", "--reason", "x"]).0, 2);
+    assert_eq!(set("--rename moved").0, 0);
+
+    // Of many, those that are shut out; and whoever is named twice is meant once.
+    assert_eq!(ran(&rollcall, &folder, &["remove", "--all"]).1, "no agents are revoked\n");
+    let (code, out, err) = ran(&rollcall, &folder, &["remove", "moved", &agent.id]);
+    assert_eq!((code, out.lines().count(), err.as_str()), (0, 1, ""), "{out}");
+    assert_eq!(ran(&rollcall, &folder, &["agent", &agent.id]).0, 3);
+    assert_eq!(ran(&rollcall, &folder, &["agents", "--json"]).1.matches("\"name\"").count(), 1);
+    assert!(ran(&rollcall, &folder, &["events", &agent.id]).1.contains("agent.deleted"));
+}
+
+#[test]
 fn more_than_a_page_of_agents_is_walked() {
     let (rollcall, folder) = (Rollcall::start(), Folder::new());
     for n in 0..205 {
@@ -368,6 +417,23 @@ fn tokens_and_channels_are_managed_by_their_labels() {
     assert!(ran(&rollcall, &folder, &["channels"]).1.contains("paused"));
     assert_eq!(ran(&rollcall, &folder, &["channels", "resume", "ops"]).1, "resumed\n");
     assert!(ran(&rollcall, &folder, &["channels", "deliveries", "ops"]).1.contains("channel.hello"));
+    fs::write(folder.file("moved"), "http://127.0.0.1:2/hook\n").expect("a file");
+    let moved = ["channels", "set", "ops", "--url-file", "moved", "--concern", "error", "--label", "night"];
+    assert_eq!(ran(&rollcall, &folder, &moved), (0, "changed\n".to_owned(), String::new()));
+    let channel = rollcall.get("/api/v1/channels")["items"][0].clone();
+    assert_eq!((&channel["label"], &channel["concerns"]), (&json!("night"), &json!(["error"])), "{channel}");
+    assert!(
+        ran(&rollcall, &folder, &["channels", "set", "night", "--rotate-secret", "1h"])
+            .1
+            .starts_with("whsec_")
+    );
+    assert_eq!(ran(&rollcall, &folder, &["channels", "set", "night"]).0, 2);
+    assert_eq!(
+        ran(&rollcall, &folder, &["channels", "redeliver", "night", "--failed-within", "1d"]).1,
+        "0 queued again\n"
+    );
+    assert_eq!(ran(&rollcall, &folder, &["channels", "redeliver", "night"]).0, 2);
+    assert_eq!(ran(&rollcall, &folder, &["channels", "set", "night", "--label", "ops"]).0, 0);
     assert_eq!(ran(&rollcall, &folder, &["channels", "remove", "ops"]).1, "removed\n");
     assert_eq!(ran(&rollcall, &folder, &["channels", "test", "ops"]).0, 3);
     assert_eq!(ran(&rollcall, &folder, &["open"]).1, format!("{}/\n", rollcall.url));

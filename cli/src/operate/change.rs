@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
+use ureq::http::Method;
 
 use super::api::{Api, Failure, Progress};
 use super::table::{Cell, Colour, Table};
@@ -37,6 +38,14 @@ pub enum Verb {
         #[command(flatten)]
         targets: Targets,
     },
+    /// Change agents' settings; `default` and `none` take one back
+    #[command(after_help = "Examples:\n  \
+        rollcall set researcher-1 --interval 10m --silent-after 30m --usd-per-day 5\n  \
+        rollcall set --board 0b9c… --stall-after 1h")]
+    Set(Set),
+    /// Take agents off the list; their events stay
+    #[command(after_help = "Example: rollcall remove --all     (means those that are revoked)")]
+    Remove(Targets),
     /// Tell agents to start no new work
     #[command(after_help = "Example: rollcall pause --board 0b9c… --reason \"the model is down\"")]
     Pause(Targets),
@@ -58,6 +67,102 @@ pub enum Verb {
         #[command(flatten)]
         targets: Targets,
     },
+}
+
+#[derive(clap::Args)]
+#[group(id = "settings", required = true, multiple = true, args = ["rename", "to_board", "interval", "silent_after",
+    "stall_after", "limit", "usd_per_day", "tokens_per_day"])]
+pub struct Set {
+    /// Another name, for one agent
+    #[arg(long, value_name = "NAME")]
+    rename: Option<String>,
+    /// Move them to this board
+    #[arg(long, value_name = "ID|none", value_parser = or_none)]
+    to_board: Option<Value>,
+    /// How often they send heartbeats
+    #[arg(long, value_name = "TIME", value_parser = when::seconds)]
+    interval: Option<u64>,
+    /// After how long without one they are silent
+    #[arg(long, value_name = "TIME", value_parser = when::seconds)]
+    silent_after: Option<u64>,
+    /// For how long their work may stand still
+    #[arg(long, value_name = "TIME|default", value_parser = seconds_or_default)]
+    stall_after: Option<Value>,
+    /// How many requests they may make in a minute
+    #[arg(long, value_name = "N|default", value_parser = number_or_default)]
+    limit: Option<Value>,
+    /// What they may spend in a day
+    #[arg(long, value_name = "USD|none", value_parser = dollars_or_none, conflicts_with = "tokens_per_day")]
+    usd_per_day: Option<Value>,
+    /// How many tokens they may use in a day
+    #[arg(long, value_name = "N|none", value_parser = number_or_none)]
+    tokens_per_day: Option<Value>,
+    #[command(flatten)]
+    targets: Targets,
+}
+
+impl Set {
+    /// What the API wants to be told.
+    fn body(&self) -> Value {
+        let mut body = json!({});
+        for (field, value) in [
+            ("board_id", &self.to_board),
+            ("stall_after_seconds", &self.stall_after),
+            ("rate_limit_per_minute", &self.limit),
+        ] {
+            if let Some(value) = value {
+                body[field] = value.clone();
+            }
+        }
+        if let Some(name) = &self.rename {
+            body["name"] = json!(name);
+        }
+        for (field, value) in [("interval_seconds", self.interval), ("missing_tolerance", self.silent_after)]
+        {
+            if let Some(seconds) = value {
+                body["heartbeat_config"][field] = json!(seconds);
+            }
+        }
+        for (field, value) in [("usd_per_day", &self.usd_per_day), ("tokens_per_day", &self.tokens_per_day)] {
+            if let Some(value) = value {
+                body["budget"] = if value.is_null() { Value::Null } else { json!({ field: value }) };
+            }
+        }
+        body
+    }
+}
+
+/// A value, or null for the word that takes it back.
+fn unless<T: Into<Value>>(
+    word: &str,
+    text: &str,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Value, String> {
+    if text == word { Ok(Value::Null) } else { read(text).map(Into::into) }
+}
+
+fn or_none(text: &str) -> Result<Value, String> {
+    unless("none", text, |text| Ok(text.to_owned()))
+}
+
+fn seconds_or_default(text: &str) -> Result<Value, String> {
+    unless("default", text, when::seconds)
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected a number".to_owned())
+}
+
+fn number_or_default(text: &str) -> Result<Value, String> {
+    unless("default", text, number)
+}
+
+fn number_or_none(text: &str) -> Result<Value, String> {
+    unless("none", text, number)
+}
+
+fn dollars_or_none(text: &str) -> Result<Value, String> {
+    unless("none", text, |text| text.parse::<f64>().map_err(|_| "expected a number".to_owned()))
 }
 
 #[derive(clap::Args)]
@@ -87,12 +192,16 @@ struct Change {
     verb: &'static str,
     /// In the past, for the answer.
     done: &'static str,
+    method: Method,
+    /// What follows the agent's id.
     route: &'static str,
     body: Value,
     /// The state in which agents are whom it is for, where many are meant.
     state: &'static str,
     /// Whether it ends something.
     ends: bool,
+    /// Whether it gives a name, which is one agent's.
+    renames: bool,
 }
 
 impl Verb {
@@ -139,20 +248,28 @@ impl Verb {
                 }
                 (Change::new("stop", "told", "directive", body, "active").that_ends(), targets)
             }
+            Self::Set(set) => {
+                let change = Change::new("change", "changed", "", set.body(), "active");
+                (Change { method: Method::PATCH, renames: set.rename.is_some(), ..change }, set.targets)
+            }
+            Self::Remove(targets) => {
+                let change = Change::new("remove", "removed", "", json!({}), "revoked").that_ends();
+                (Change { method: Method::DELETE, ..change }, targets)
+            }
         };
         change.run(&targets)
     }
 }
 
 impl Change {
-    const fn new(
+    fn new(
         verb: &'static str,
         done: &'static str,
         route: &'static str,
         body: Value,
         state: &'static str,
     ) -> Self {
-        Self { verb, done, route, body, state, ends: false }
+        Self { verb, done, method: Method::POST, route, body, state, ends: false, renames: false }
     }
 
     fn that_ends(self) -> Self {
@@ -163,10 +280,13 @@ impl Change {
         let api = targets.common.api()?;
         let agents = self.agents(&api, targets)?;
         if let Some(reason) = &targets.reason {
-            if self.route == "rotate-key" {
-                return Err(Failure::Usage("--reason: a rotation has none".to_owned()));
+            if matches!(self.route, "rotate-key" | "") {
+                return Err(Failure::Usage("--reason: this has none".to_owned()));
             }
             self.body["reason"] = json!(reason);
+        }
+        if self.renames && agents.len() > 1 {
+            return Err(Failure::Usage("--rename: one name is one agent's".to_owned()));
         }
         if self.ends && agents.len() > 1 && !targets.yes {
             confirm(&format!("{} {} agents?", self.verb, agents.len()))?;
@@ -185,11 +305,24 @@ impl Change {
     fn agents(&self, api: &Api, targets: &Targets) -> Result<Vec<(String, String)>, Failure> {
         let named = |agent: &Value| (text(&agent["id"]), text(&agent["name"]));
         if !targets.all && targets.board.is_none() {
-            return targets.agents.iter().map(|agent| api.agent(agent).map(|agent| named(&agent))).collect();
+            let mut agents = Vec::new();
+            for agent in &targets.agents {
+                let agent = named(&api.agent(agent)?);
+                // Who is named twice, by the id and by the name, is meant once.
+                if !agents.contains(&agent) {
+                    agents.push(agent);
+                }
+            }
+            return Ok(agents);
         }
         let mut query = vec![("state", self.state)];
         query.extend(targets.board.as_deref().map(|board| ("board_id", board)));
         Ok(api.agents(&query)?.iter().map(named).collect())
+    }
+
+    fn path(&self, id: &str) -> String {
+        let slash = if self.route.is_empty() { "" } else { "/" };
+        format!("/api/v1/agents/{id}{slash}{}", self.route)
     }
 
     fn ask_each(&self, api: &Api, agents: &[(String, String)]) -> Vec<Result<Value, Failure>> {
@@ -201,7 +334,7 @@ impl Change {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         let Some((id, _)) = agents.get(at) else { return };
-                        let answer = api.post(&format!("/api/v1/agents/{id}/{}", self.route), &self.body);
+                        let answer = api.call(&self.method, &self.path(id), Some(&self.body));
                         if let Ok(mut place) = answers[at].lock() {
                             *place = Some(answer);
                         }

@@ -7,7 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::api::{Failure, encoded};
+use super::api::Failure;
 use super::table::{Cell, Colour, Table};
 use super::when::{self, from_now, short};
 use super::{Common, line, text};
@@ -23,7 +23,7 @@ pub enum Verb {
         #[command(flatten)]
         common: Common,
     },
-    /// List channels; add, test, pause, resume and remove them
+    /// List channels; add, test, change, pause, resume and remove them, and send again
     #[command(after_help = "Example: rollcall channels add slack --url-file slack-url --label ops")]
     #[command(args_conflicts_with_subcommands = true)]
     Channels {
@@ -163,6 +163,10 @@ pub enum Channels {
     /// Send a test
     #[command(after_help = "Example: rollcall channels test ops")]
     Test(Named),
+    /// Change a channel; a webhook's new secret is printed, this once
+    #[command(after_help = "Examples:\n  rollcall channels set ops --url-file - < url\n  \
+        rollcall channels set ops --concern offline --concern error")]
+    Set(SetChannel),
     /// Send nothing for now
     #[command(after_help = "Example: rollcall channels pause ops")]
     Pause(Named),
@@ -175,6 +179,70 @@ pub enum Channels {
     /// What was sent, and what came of it
     #[command(after_help = "Example: rollcall channels deliveries ops")]
     Deliveries(Named),
+    /// Send again what failed, or one message
+    #[command(after_help = "Example: rollcall channels redeliver ops --failed-within 1d")]
+    Redeliver {
+        /// The message's number, as `deliveries` shows it
+        #[arg(long, value_name = "SEQ", required_unless_present = "failed_within")]
+        seq: Option<u64>,
+        /// All that failed within this time
+        #[arg(long, value_name = "TIME", value_parser = when::seconds, conflicts_with = "seq")]
+        failed_within: Option<u64>,
+        #[command(flatten)]
+        named: Named,
+    },
+}
+
+#[derive(clap::Args)]
+#[group(id = "settings", required = true, multiple = true, args = ["url_file", "label", "board", "all_boards", "concern",
+    "rotate_secret"])]
+pub struct SetChannel {
+    /// File with its new address, which is a secret; - is standard input
+    #[arg(long, value_name = "FILE")]
+    url_file: Option<PathBuf>,
+    /// What it is called here
+    #[arg(long)]
+    label: Option<String>,
+    /// Tell it of this board alone
+    #[arg(long, value_name = "ID", conflicts_with = "all_boards")]
+    board: Option<String>,
+    /// Tell it of all boards
+    #[arg(long)]
+    all_boards: bool,
+    /// What to tell it of, and no more; may be given again
+    #[arg(long, value_name = "CONCERN")]
+    concern: Vec<String>,
+    /// Give a webhook another secret; the one before stays valid for so long
+    #[arg(long, value_name = "TIME", value_parser = when::seconds)]
+    rotate_secret: Option<u64>,
+    #[command(flatten)]
+    named: Named,
+}
+
+impl SetChannel {
+    fn run(self) -> Result<(), Failure> {
+        let mut body = json!({});
+        if let Some(file) = &self.url_file {
+            body["url"] = json!(read_url(file)?);
+        }
+        for (field, value) in [("label", self.label), ("board_id", self.board)] {
+            if let Some(value) = value {
+                body[field] = json!(value);
+            }
+        }
+        if self.all_boards {
+            body["board_id"] = Value::Null;
+        }
+        if !self.concern.is_empty() {
+            body["concerns"] = json!(self.concern);
+        }
+        if let Some(seconds) = self.rotate_secret {
+            body["rotate_secret"] = json!({ "overlap_seconds": seconds });
+        }
+        let answer = self.named.call(&Method::PATCH, "", Some(&body))?;
+        done(&self.named.common, &answer, answer["secret"].as_str().unwrap_or("changed"));
+        Ok(())
+    }
 }
 
 #[derive(clap::Args)]
@@ -183,6 +251,15 @@ pub struct Named {
     channel: String,
     #[command(flatten)]
     common: Common,
+}
+
+impl Named {
+    /// Asks for something of the channel.
+    fn call(&self, method: &Method, route: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let api = self.common.api()?;
+        let id = api.labelled("/api/v1/channels", "channel", &self.channel)?;
+        api.call(method, &format!("/api/v1/channels/{id}{route}"), body)
+    }
 }
 
 impl Verb {
@@ -384,10 +461,7 @@ impl Mint {
 impl Channels {
     fn run(self) -> Result<(), Failure> {
         let patch = |named: Named, state: &str, word: &str| {
-            let api = named.common.api()?;
-            let id = api.labelled("/api/v1/channels", "channel", &named.channel)?;
-            let body = json!({ "state": state });
-            let answer = api.call(&Method::PATCH, &format!("/api/v1/channels/{id}"), Some(&body))?;
+            let answer = named.call(&Method::PATCH, "", Some(&json!({ "state": state })))?;
             done(&named.common, &answer, word);
             Ok(())
         };
@@ -410,34 +484,38 @@ impl Channels {
                 Ok(())
             }
             Self::Test(named) => {
-                let api = named.common.api()?;
-                let id = api.labelled("/api/v1/channels", "channel", &named.channel)?;
-                let answer = api.post(&format!("/api/v1/channels/{id}/test"), &json!({}))?;
+                let answer = named.call(&Method::POST, "/test", Some(&json!({})))?;
                 done(&named.common, &answer, "a test is on its way: rollcall channels deliveries");
                 Ok(())
             }
             Self::Pause(named) => patch(named, "paused", "paused"),
             Self::Resume(named) => patch(named, "enabled", "resumed"),
             Self::Remove(named) => {
-                let api = named.common.api()?;
-                let id = api.labelled("/api/v1/channels", "channel", &named.channel)?;
-                let answer = api.call(&Method::DELETE, &format!("/api/v1/channels/{id}"), None)?;
+                let answer = named.call(&Method::DELETE, "", None)?;
                 done(&named.common, &answer, "removed");
                 Ok(())
             }
             Self::Deliveries(named) => deliveries(&named),
+            Self::Set(set) => set.run(),
+            Self::Redeliver { seq, failed_within, named } => {
+                let body = match failed_within {
+                    Some(seconds) => json!({ "failed_since": when::ago(seconds)? }),
+                    None => json!({ "seq": seq }),
+                };
+                let answer = named.call(&Method::POST, "/redeliver", Some(&body))?;
+                done(&named.common, &answer, &format!("{} queued again", answer["queued"]));
+                Ok(())
+            }
         }
     }
 }
 
 fn deliveries(named: &Named) -> Result<(), Failure> {
-    let api = named.common.api()?;
-    let id = api.labelled("/api/v1/channels", "channel", &named.channel)?;
-    let page = api.get(&format!("/api/v1/channels/{id}/deliveries?{}", encoded([("limit", "50")])))?;
+    let page = named.call(&Method::GET, "/deliveries?limit=50", None)?;
     if named.common.json(&page["items"]) {
         return Ok(());
     }
-    let mut table = Table::new(["QUEUED", "TYPE", "STATE", "ATTEMPTS", "LAST"]);
+    let mut table = Table::new(["SEQ", "QUEUED", "TYPE", "STATE", "ATTEMPTS", "LAST"]);
     for delivery in page["items"].as_array().into_iter().flatten() {
         let attempts = delivery["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
         let last = attempts.last().map(|last| match (last["status"].as_u64(), last["error"].as_str()) {
@@ -446,6 +524,7 @@ fn deliveries(named: &Named) -> Result<(), Failure> {
             (None, error) => error.unwrap_or("no answer").to_owned(),
         });
         table.row([
+            delivery["seq"].as_u64().map_or_else(|| "-".to_owned(), |seq| seq.to_string()).into(),
             short(delivery["queued_at"].as_str()).into(),
             text(&delivery["type"]).into(),
             text(&delivery["state"]).into(),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::api::Failure;
 use crate::environment;
 
 /// `30s`, `10m`, `2h`, `7d` or a number of seconds, in seconds.
@@ -22,6 +23,16 @@ pub fn seconds(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     number.checked_mul(unit).ok_or_else(wrong)
+}
+
+/// The time that was so many seconds ago, as the API reads it.
+///
+/// # Errors
+/// It is before all calendars.
+pub fn ago(seconds: u64) -> Result<String, Failure> {
+    let then = environment::now().checked_sub(Duration::from_secs(seconds)).map(OffsetDateTime::from);
+    let text = then.and_then(|then| then.format(&Rfc3339).ok());
+    text.ok_or_else(|| Failure::Usage("that is too long ago".to_owned()))
 }
 
 /// How long a duration is, in its largest unit.
