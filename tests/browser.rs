@@ -13,12 +13,14 @@ use fantoccini::key::Key;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde_json::{Value, json};
 use shared::config::env;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use support::{TestAgent, TestSystem};
+use support::document::DOCUMENT;
+use support::{Reply, TestAgent, TestSystem};
 
 #[allow(dead_code, reason = "what the other tests need of it")]
 mod support;
@@ -37,11 +39,18 @@ const FLAGS: [&str; 8] = [
     "--disable-sync",
 ];
 
-/// Runs before the page's own scripts, and notes whatever the page's policy had to forbid.
+/// Runs before the page's own scripts, and notes whatever the page's policy had to forbid, and what it asked and was told.
 const WATCH: &str = "window.forbidden = []; window.failures = [];
     addEventListener('securitypolicyviolation', (event) => forbidden.push(event.violatedDirective + ' ' + event.blockedURI));
     addEventListener('error', (event) => failures.push(String(event.message)));
-    addEventListener('unhandledrejection', (event) => failures.push(String(event.reason)));";
+    addEventListener('unhandledrejection', (event) => failures.push(String(event.reason)));
+    window.exchanges = []; const plainly = fetch;
+    window.fetch = async (target, { method, body, ...rest }) => {
+        const answer = await plainly(target, { method, body, ...rest });
+        const { status, headers } = answer, text = await answer.clone().text();
+        exchanges.push({ method, url: new URL(target, location).href, sent: body ?? '', status, headers: [...headers], text });
+        return answer;
+    };";
 
 /// A browser of a test's own, with nothing in it.
 struct Browser {
@@ -165,7 +174,8 @@ impl Browser {
         self.press(char::from(Key::Enter).to_string()).await;
     }
 
-    /// Nothing had to be forbidden, nothing failed, and nothing was asked of another place.
+    /// Nothing had to be forbidden, nothing failed, nothing was asked of another place, and docs/openapi.yaml knows every
+    /// request and every answer.
     async fn is_clean(&self, system: &TestSystem) {
         assert_eq!(self.run("return window.forbidden").await, json!([]));
         assert_eq!(self.run("return window.failures").await, json!([]));
@@ -174,11 +184,36 @@ impl Browser {
         for place in asked.as_array().expect("a list") {
             assert!(place.as_str().expect("a URL").starts_with(system.url()), "{place}");
         }
+        let exchanges = self.run("return window.exchanges").await;
+        let exchanges = exchanges.as_array().expect("a list");
+        assert!(!exchanges.is_empty());
+        for exchange in exchanges {
+            is_documented(system, exchange);
+        }
     }
 
     async fn end(self) {
         self.client.close().await.expect("the end of the session");
     }
+}
+
+/// An exchange of the page's with the API is one that docs/openapi.yaml knows.
+#[track_caller]
+fn is_documented(system: &TestSystem, exchange: &Value) {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let method: Method = text(&exchange["method"]).parse().expect("a method");
+    let url = text(&exchange["url"]);
+    let target = url.strip_prefix(system.url()).expect("this system's");
+    let headers = exchange["headers"].as_array().expect("headers").iter().map(|header| {
+        let name: HeaderName = text(&header[0]).parse().expect("a header's name");
+        (name, text(&header[1]).parse().expect("a header's value"))
+    });
+    let status = exchange["status"].as_u64().and_then(|status| u16::try_from(status).ok()).expect("a status");
+    let reply = Reply { status, headers: headers.collect(), text: text(&exchange["text"]) };
+    let judged = DOCUMENT.judge_answer(&method, target, &reply);
+    let sent = text(&exchange["sent"]);
+    let asked = if status < 300 { DOCUMENT.judge_request(&method, target, sent.as_bytes()) } else { Ok(()) };
+    assert_eq!((asked, judged), (Ok(()), Ok(())), "{method} {target} {sent}: {status} {}", reply.text);
 }
 
 const SECOND: Duration = Duration::from_secs(1);
