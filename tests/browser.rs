@@ -170,6 +170,12 @@ impl Browser {
         panic!("the tabulator never comes to {what}");
     }
 
+    /// Clicks what is found there first.
+    async fn click(&self, locator: Locator<'_>) {
+        let found = self.client.find(locator).await.expect("something to click on");
+        found.click().await.expect("a click");
+    }
+
     async fn enter(&self) {
         self.press(char::from(Key::Enter).to_string()).await;
     }
@@ -254,7 +260,14 @@ async fn fleet(system: &TestSystem) -> String {
         ("dead", 60, Some("healthy")),
         ("never", 60, None),
     ] {
-        agent(system, &token, name, interval, status).await;
+        let agent = agent(system, &token, name, interval, status).await;
+        if name == "dead" {
+            // Its view has everything that a view can have.
+            budget(system, &token, &agent, json!({ "usd_per_day": 5 })).await;
+            for boot_id in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
+                report(system, &agent, json!({ "boot_id": boot_id, "usage": { "cost_usd": 2.1 } })).await;
+            }
+        }
     }
     let gone = agent(system, &token, "gone", 3600, Some("healthy")).await;
     system.beat(&gone, "offline").await.data();
@@ -436,14 +449,7 @@ async fn the_token_is_in_no_url_and_no_storage_but_the_tabs() {
     assert_eq!(kept, json!([token]));
     let shown = browser.run("return document.documentElement.outerHTML").await;
     assert!(!shown.as_str().expect("text").contains(&token[4..]), "it is not shown either");
-    browser
-        .client
-        .find(Locator::XPath("//button[text()='Sign out']"))
-        .await
-        .expect("a button")
-        .click()
-        .await
-        .expect("a click");
+    browser.click(Locator::XPath("//button[text()='Sign out']")).await;
     browser.until("document.querySelector('form')").await;
     assert_eq!(browser.run("return sessionStorage.length").await, 0);
     assert!(
@@ -527,6 +533,11 @@ async fn approve_revoke_rotate_by_keyboard_alone() {
     browser.end().await;
 }
 
+async fn budget(system: &TestSystem, token: &str, agent: &TestAgent, budget: Value) {
+    let path = format!("/api/v1/agents/{}", agent.id);
+    operator_sends(system, token, Method::PATCH, &path, json!({ "budget": budget })).await;
+}
+
 /// A heartbeat with a report, and its answer.
 async fn report(system: &TestSystem, agent: &TestAgent, report: Value) -> Value {
     let body = json!({ "status": "healthy", "report": report });
@@ -571,6 +582,123 @@ async fn a_pause_is_asked_for_on_a_phone_and_its_acknowledgement_is_seen() {
     assert_eq!(report(&system, &agent, json!({})).await["directive"]["action"], "stop");
     browser.open("#/").await;
     assert_eq!(browser.texts("td[data-label=Directive]").await, ["stop (asked)"]);
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
+#[tokio::test]
+async fn what_an_agent_used_today_is_a_bar_of_its_budget() {
+    let system = TestSystem::start().await;
+    let token = system.operator_token().await;
+    let agent = agent(&system, &token, "spender", 3600, Some("healthy")).await;
+    let browser = Browser::start().await;
+    browser.sign_in(&system, &token).await;
+    browser.open(&format!("#/agents/{}", agent.id)).await;
+    let bars =
+        "return [...document.querySelectorAll('svg[role=img]')].map((bar) => bar.getAttribute('aria-label'))";
+    let bars = async || {
+        let bars = browser.run(bars).await;
+        let bars: Vec<String> = serde_json::from_value(bars).expect("strings");
+        bars.into_iter().filter(|bar| bar.starts_with("Used today")).collect::<Vec<_>>()
+    };
+    let facts = async || browser.texts(".facts div").await.join(" | ");
+    assert_eq!(bars().await, [""; 0]);
+    assert!(!facts().await.contains("Used"), "nothing was used");
+
+    let usage = |tokens: u64, cost_usd: f64| json!({ "usage": { "tokens": tokens, "cost_usd": cost_usd } });
+    report(&system, &agent, usage(1_234_567, 0.24)).await;
+    browser.read_again().await;
+    assert_eq!(bars().await, [""; 0], "of nothing there is no bar");
+    assert!(facts().await.contains("Used today$0.24, 1,234,567 tokens"), "{}", facts().await);
+
+    for (amount, label, width, state) in [
+        (
+            json!({ "usd_per_day": 0.5 }),
+            "Used today: 48 %, $0.24 of $0.50, 1,234,567 tokens",
+            480,
+            "is-fresh",
+        ),
+        (
+            json!({ "usd_per_day": 0.3 }),
+            "Used today: 80 %, $0.24 of $0.30, 1,234,567 tokens: nearly used up",
+            800,
+            "is-late",
+        ),
+        (
+            json!({ "tokens_per_day": 1_000_000 }),
+            "Used today: 123 %, 1,234,567 tokens of 1,000,000, $0.24: over budget",
+            1000,
+            "is-offline",
+        ),
+    ] {
+        budget(&system, &token, &agent, amount).await;
+        browser.read_again().await;
+        assert_eq!(bars().await, [label]);
+        let caption = browser.texts("figcaption").await[0].clone();
+        let words = label.replacen(": ", "", 1).replacen(", ", "", 1);
+        assert_eq!(caption, words, "who sees it reads what the others hear");
+        let drawn = browser.run("return document.querySelector('.used').outerHTML").await;
+        let drawn = drawn.as_str().expect("text");
+        assert!(drawn.contains(&format!("width=\"{width}\"")) && drawn.contains(state), "{drawn}");
+        for dark in [false, true] {
+            browser.screen(360, 780, dark).await;
+            let contrast = browser.run(CONTRAST_OF_THE_BAR).await.as_f64().expect("a number");
+            assert!(contrast >= 4.5, "{state}, dark: {dark}: {contrast}");
+        }
+        let why = browser.texts(".why").await.concat();
+        assert_eq!(why.contains("over its budget, and told to pause"), state == "is-offline", "{why}");
+    }
+    let told = browser.texts(".event").await.join(" | ");
+    assert!(told.contains("Changed budget: nothing → 0.5 usd per day"), "{told}");
+    // What an operator says goes before it.
+    let path = format!("/api/v1/agents/{}/directive", agent.id);
+    operator_sends(&system, &token, Method::POST, &path, json!({ "action": "drain" })).await;
+    browser.read_again().await;
+    let why = browser.texts(".why").await.concat();
+    assert!(why.contains("Asked to finish and leave") && !why.contains("over its budget"), "{why}");
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
+/// How much the bar of what was used stands out from its ground, by WCAG's formula.
+const CONTRAST_OF_THE_BAR: &str = "
+    const light = (color) => color.match(/[0-9.]+/g).slice(0, 3)
+        .map((part) => part / 255).map((part) => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [.2126, .7152, .0722][at], .05);
+    const bar = document.querySelector('.used');
+    const [one, other] = [light(getComputedStyle(bar).fill), light(getComputedStyle(bar.parentNode).backgroundColor)];
+    return Math.max(one, other) / Math.min(one, other)";
+
+#[tokio::test]
+async fn restarts_and_two_processes_with_one_key_are_told_in_words() {
+    let system = TestSystem::start().await;
+    let token = system.operator_token().await;
+    let agent = agent(&system, &token, "twice", 60, None).await;
+    let [one, other] = ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"];
+    report(&system, &agent, json!({ "boot_id": one })).await;
+    let browser = Browser::start().await;
+    browser.sign_in(&system, &token).await;
+    browser.open(&format!("#/agents/{}", agent.id)).await;
+    let has = async |what: &str, words: &str| {
+        let texts = browser.texts(what).await;
+        assert!(texts.iter().any(|text| text.contains(words)), "{words}: {texts:#?}");
+    };
+    has(".facts div", &format!("Boot id{one}")).await;
+    system.advance(30 * SECOND);
+    report(&system, &agent, json!({ "boot_id": other })).await;
+    // It is seen with the next refresh, and not only with the minute's.
+    browser.read_again().await;
+    has(".facts div", &format!("Boot id{other}")).await;
+    has(".event", &format!("Restarted: process {other} after {one}")).await;
+    for boot_id in [one, other].into_iter().cycle().take(30) {
+        system.advance(30 * SECOND);
+        report(&system, &agent, json!({ "boot_id": boot_id })).await;
+    }
+    browser.open("#/").await;
+    browser.open(&format!("#/agents/{}", agent.id)).await;
+    has(".event.is-error", "Two processes with one key: ").await;
+    has(".event.is-error", one).await;
+    has(".event.is-error", other).await;
     browser.is_clean(&system).await;
     browser.end().await;
 }
@@ -636,14 +764,7 @@ async fn what_was_read_last_stays_greyed_with_its_age_while_the_api_is_away() {
     let said = browser.texts(".stale").await.concat();
     assert!(said.contains("What you see is ") && said.contains("Trying again in"), "{said}");
     system.proxy.reopen();
-    browser
-        .client
-        .find(Locator::XPath("//button[text()='Try now']"))
-        .await
-        .expect("a button")
-        .click()
-        .await
-        .expect("a click");
+    browser.click(Locator::XPath("//button[text()='Try now']")).await;
     browser.until("!document.body.hasAttribute('data-stale')").await;
     assert_eq!(browser.texts(".stale").await, [""]);
     browser.end().await;
@@ -691,35 +812,14 @@ async fn a_fleet_that_is_too_large_is_shown_by_who_is_absent_and_by_pages() {
     );
     let rows = async || browser.texts("tbody tr").await.len();
     assert_eq!(rows().await, 201);
-    browser
-        .client
-        .find(Locator::XPath("//button[text()='Load more']"))
-        .await
-        .expect("more")
-        .click()
-        .await
-        .expect("a click");
+    browser.click(Locator::XPath("//button[text()='Load more']")).await;
     browser.until("document.querySelectorAll('tbody tr').length === 401").await;
     browser.read_again().await;
     assert_eq!(rows().await, 401, "what was asked for stays");
-    browser
-        .client
-        .find(Locator::Css("button.is-waiting"))
-        .await
-        .expect("a tile")
-        .click()
-        .await
-        .expect("a click");
+    browser.click(Locator::Css("button.is-waiting")).await;
     browser.until("document.querySelector('tbody td.name')?.textContent === 'newcomer'").await;
     assert_eq!(rows().await, 1);
-    browser
-        .client
-        .find(Locator::Css("button.is-waiting"))
-        .await
-        .expect("a tile")
-        .click()
-        .await
-        .expect("a click");
+    browser.click(Locator::Css("button.is-waiting")).await;
     let search = browser.client.find(Locator::Id("name")).await.expect("the search");
     search.send_keys("builder-77").await.expect("keys");
     browser.until("document.querySelectorAll('tbody tr').length === 11").await;
@@ -814,14 +914,7 @@ async fn axe_finds_nothing() {
             check(&format!("{route} at {width}, dark: {dark}")).await;
         }
         browser.open("#/tokens").await;
-        browser
-            .client
-            .find(Locator::XPath("//button[text()='New token']"))
-            .await
-            .expect("a button")
-            .click()
-            .await
-            .expect("a click");
+        browser.click(Locator::XPath("//button[text()='New token']")).await;
         check(&format!("a dialog at {width}, dark: {dark}")).await;
         browser.press(char::from(Key::Escape).to_string()).await;
     }

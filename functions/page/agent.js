@@ -2,7 +2,7 @@
 
 import { actors, get, getIfServed, mayChange, patch, post, remove } from "./api.js";
 import {
-	FOR, REASON, ago, agentOf, ask, button, clock, count, event, h, now, ofAgent, overlap, pill, reveal, say, span, svg, sync, timeline, when, words,
+	FOR, QUIET, REASON, ago, agentOf, ask, button, clock, count, event, h, now, ofAgent, overlap, pill, reveal, say, span, svg, sync, timeline, when, words,
 } from "./dom.js";
 import { STATES, rereadFleet, stateOf } from "./fleet.js";
 
@@ -116,7 +116,15 @@ function pieces({ since, deaf, events }, agent, from, until) {
 	return list.map((piece) => ({ ...piece, start: Math.max(piece.start, from), end: Math.min(piece.end, until) })).filter(({ start, end }) => end > start);
 }
 
-/** How much of a time the agent was here, as a bar and in words. */
+/** A bar with the same in words, above it and for those who do not see it. */
+const bar = (label, spoken, share, told, ends, ...drawn) => h("figure", {},
+	h("figcaption", {}, label, h("b", {}, share), h("span.muted", {}, told)),
+	svg("svg", { viewBox: "0 0 1000 24", preserveAspectRatio: "none", role: "img", "aria-label": `${spoken} ${share}, ${told}` }, drawn),
+	h("div.ends", { "aria-hidden": "true" }, ends.map((end) => h("span", {}, end))));
+const stripe = (x, width, kind, ...children) => svg("rect", { x, width, y: 0, height: 24, class: kind }, children);
+const notch = (x, kind) => svg("line", { x1: x, x2: x, y1: 0, y2: 24, class: kind });
+
+/** How much of a time the agent was here. */
 function presence(label, known, agent, length, parts) {
 	const until = now();
 	const from = until - length;
@@ -133,20 +141,32 @@ function presence(label, known, agent, length, parts) {
 	const drawn = list.sort((a, b) => order.indexOf(a.is) - order.indexOf(b.is)).map((piece) => {
 		const width = Math.max((lasted(piece) / length) * 1000, piece.is === "silent" ? 3 : 0);
 		const x = Math.min(((piece.start - from) / length) * 1000, 1000 - width);
-		return svg("rect", { x, width, y: 0, height: 24, class: `was-${piece.is}` },
+		return stripe(x, width, `was-${piece.is}`,
 			svg("title", {}, `${MEANING[piece.is]}: ${when(piece.start)} to ${piece.end >= until ? "now" : when(piece.end)} (${span(lasted(piece))})`));
 	});
-	const marks = Array.from({ length: parts - 1 }, (_, n) => ((n + 1) * 1000) / parts).map((x) => svg("line", { x1: x, x2: x, y1: 0, y2: 24 }));
-	return h("figure", {},
-		h("figcaption", {}, label, h("b", {}, share), h("span", { class: "muted" }, told)),
-		svg("svg", { viewBox: "0 0 1000 24", preserveAspectRatio: "none", role: "img", "aria-label": `${label}: here for ${share}, ${told}` }, drawn, marks),
-		h("div", { class: "ends muted", "aria-hidden": "true" }, h("span", {}, `${label} ago`), h("span", {}, "now")));
+	const notches = Array.from({ length: parts - 1 }, (_, n) => notch(((n + 1) * 1000) / parts));
+	return bar(label, `${label}: here for`, share, told, [`${label} ago`, "now"], drawn, notches);
+}
+
+// ---- What it used ----
+
+const dollars = (amount) => amount.toLocaleString(undefined, { style: "currency", currency: "USD", maximumFractionDigits: amount < 1 ? 4 : 2 });
+
+/** How much of the day's budget is used; the notch is at the 80 % of which the events tell. */
+function spend({ tokens, cost_usd, budget: { usd_per_day, tokens_per_day }, over_budget }) {
+	// Not 79 % where a division makes a little less than 0.8 of 0.24 of 0.3.
+	const percent = Math.floor((usd_per_day ? cost_usd / usd_per_day : tokens / tokens_per_day) * 100 + 1e-9);
+	const [cost, counted] = [dollars(cost_usd), count(tokens, "token")];
+	const told = usd_per_day ? `${cost} of ${dollars(usd_per_day)}, ${counted}` : `${counted} of ${tokens_per_day.toLocaleString()}, ${cost}`;
+	const [state, word] = over_budget ? ["offline", ": over budget"] : percent < 80 ? ["fresh", ""] : ["late", ": nearly used up"];
+	return bar("Used today", "Used today:", `${percent.toLocaleString()} %`, told + word, ["since 0:00 UTC", "100 %"],
+		stripe(0, Math.min(1000, percent * 10), `used is-${state}`), notch(800, "told"));
 }
 
 // ---- What happened ----
 
 const because = ({ reason }) => (reason ? `: “${reason}”` : "");
-const text = (value) => (value === null || value === undefined ? "nothing" : typeof value === "object" ? Object.values(value).join(" / ") : value);
+const text = (value) => (value === null || value === undefined ? "nothing" : typeof value === "object" ? Object.entries(value).map(([name, one]) => `${one} ${words(name)}`).join(", ") : value);
 const changes = ({ before, after }) => Object.keys(after ?? {}).map((name) => `${words(name)}: ${text(before?.[name])} → ${text(after[name])}`).join("; ");
 
 const ASKED = { run: "work", pause: "pause", drain: "finish and leave", stop: "stop", rotate_key: "rotate its key" };
@@ -157,6 +177,8 @@ function asked({ action, since, deadline, then_revoke, acknowledged_at }) {
 	const answer = acknowledged_at ? `acknowledged ${when(acknowledged_at)}` : "not acknowledged";
 	return `Asked to ${ASKED[action]}${by}, since ${when(since)}: ${answer}${then_revoke ? "; shut out if it goes on" : ""}.`;
 }
+
+const processes = ({ boot_id, previous_boot_id }, between) => [h("code", {}, boot_id), between, h("code", {}, previous_boot_id)];
 
 // Each event of the system as a sentence, and the state whose colour it has.
 const TOLD = {
@@ -169,11 +191,11 @@ const TOLD = {
 	"agent.key_rotated": ["fresh", ({ previous_key_ends }) => `New key; the one before ends ${when(previous_key_ends)}`],
 	"agent.deleted": ["revoked", () => "Deleted"],
 	"agent.offline": ["offline", ({ reason, last_seen_at }) => (reason === "reported" ? "Left on purpose" : `Fell silent; last heard ${when(last_seen_at)}`)],
-	"agent.online": ["live", ({ last_seen_at }, moment) => `Back${last_seen_at ? ` after ${span(at(moment) - at(last_seen_at))}` : ""}`],
+	"agent.online": ["live", ({ last_seen_at, cause }, moment) => `Back${last_seen_at ? ` after ${span(at(moment) - at(last_seen_at))}` : ""}${cause === "restarted" ? ", as another process" : ""}`],
 	"agent.never_seen": ["offline", () => "Never came"],
 	"agent.stalled": ["stalled", () => "Stalled: it is heard, and its work does not move"],
-	"agent.restarted": ["fresh", ({ boot_id }) => ["Restarted as ", h("code", {}, boot_id)]],
-	"agent.cloned": ["error", () => "Cloned: more than one process has its key"],
+	"agent.restarted": ["fresh", (payload) => ["Restarted: process ", processes(payload, " after ")]],
+	"agent.cloned": ["error", (payload) => ["Two processes with one key: ", processes(payload, " and ")]],
 	"agent.budget_reached": ["waiting", ({ percent }) => `${percent} % of the budget for the day are used`],
 	"agent.directed": ["fresh", (payload) => `Asked to ${ASKED[payload.action]}${because(payload)}`],
 	"agent.directive_acknowledged": ["live", ({ action }) => `Acknowledged that it should ${ASKED[action]}`],
@@ -181,7 +203,7 @@ const TOLD = {
 
 function told({ type, at: moment, actor, payload }, named) {
 	const [state, sentence] = TOLD[type] ?? ["own", () => h("code", {}, type)];
-	return event(payload?.reason === "reported" ? "left" : state, moment, sentence(payload ?? {}, moment), actor !== "agent" && h("span", { class: "muted" }, ` by ${named(actor)}`),
+	return event(payload?.reason === "reported" ? "left" : state, moment, sentence(payload ?? {}, moment), actor !== "agent" && h("span.muted", {}, ` by ${named(actor)}`),
 		payload !== null && !TOLD[type] && h("details", {}, h("summary", {}, "what it said"), h("pre", { tabindex: 0 }, JSON.stringify(payload, null, 2))));
 }
 
@@ -193,39 +215,35 @@ const THEN = { name: "then", label: "If it goes on", options: [["", "leave it at
 function actions(agent, silences, path, changed, gone) {
 	const { detail: { state, directive, rate_limit_per_minute }, id, name } = agent;
 	const list = [];
-	const act = (word, kind, title, text, run, fields = [REASON]) =>
-		list.push([word, kind, () => ask({ title, text, fields, action: word, danger: kind === "danger", run: async (values) => {
-			const next = await run(values);
+	const act = (word, kind, text, run, fields = [REASON], title = `${word} “${name}”?`) =>
+		list.push([word, kind, () => ask({ title, text, fields, action: word, danger: kind === "danger", run, then: () => {
 			rereadFleet();
-			return next ?? changed;
-		} })]);
-	const tell = (verb, body) => async ({ reason }) => { await post(`${path}/${verb}`, { ...body, reason: reason || null }); };
-	const advise = (word, action, text) => act(word, "", `${word} “${name}”?`, text, tell("directive", { action }));
-	if (state === "pending") act("Approve", "primary", `Approve “${name}”?`, "It becomes active, and its heartbeats are taken from now on.", tell("approve"));
-	if (state === "revoked") act("Restore", "primary", `Restore “${name}”?`, "Its key is good again, and it has some minutes to be heard before it is missed.", tell("restore"));
-	if (state === "active") {
-		if (directive && directive.action !== "run") advise("Resume", "run", "With its next heartbeat it is asked to work again.");
-		if (directive?.action !== "pause") advise("Pause", "pause", "With its next heartbeat it is asked to start no new work, and to go on sending heartbeats, until this is changed.");
-		if (directive?.action !== "drain") advise("Drain", "drain", "With its next heartbeat it is asked to finish what it has, and then to leave.");
-		act("Stop", "danger", `Stop “${name}”?`, "With its next heartbeat it is asked to end. That is advice, unless you shut it out if it goes on.",
-			async ({ then, reason }) => { await post(`${path}/directive`, { action: "stop", then_revoke: then === "revoke", reason: reason || null }); }, [THEN, REASON]);
-	}
-	act("Rotate key", "", `A new key for “${name}”?`, "The new key is shown once. The key before stays good for as long as you say here; any older one ends now.", async (values) => {
-		const made = await post(`${path}/rotate-key`, { overlap_seconds: Number(values.overlap) });
-		return () => {
 			changed();
-			reveal("The new key", `Put it where ${name} reads it.`, ["API key", made.agent_token]);
-		};
-	}, [overlap("The key before ends in")]);
-	act("Change", "", `Change “${name}”`, "A new tolerance moves the lease that runs.",
-		async ({ limit, ...values }) => { await patch(path, { ...agentOf(values), rate_limit_per_minute: Number(limit) || null }); },
-		[...ofAgent(agent), { name: "limit", label: "Heartbeats a minute", type: "number", min: 1, max: 6000, value: rate_limit_per_minute, hint: "Empty: the deployment's own limit" }]);
-	if (silences) {
-		act("Silence", "", `Silence “${name}”?`, "Nobody is told of it, neither that it falls silent nor that it is back. What is still so when the silence ends is told then.",
-			async ({ length, reason }) => { await post("silences", { agent_id: id, for_seconds: Number(length), reason: reason || null }); }, [FOR, REASON]);
+		} })]);
+	const tell = (verb, body) => ({ reason }) => post(`${path}/${verb}`, { ...body, reason });
+	const next = "With its next heartbeat it is asked to";
+	const advise = (word, action, text) => act(word, "", `${next} ${text}`, tell("directive", { action }));
+	if (state === "pending") act("Approve", "primary", "It becomes active, and its heartbeats are taken from now on.", tell("approve"));
+	if (state === "revoked") act("Restore", "primary", "Its key is good again, and it has some minutes to be heard before it is missed.", tell("restore"));
+	if (state === "active") {
+		if (directive && directive.action !== "run") advise("Resume", "run", "work again.");
+		if (directive?.action !== "pause") advise("Pause", "pause", "start no new work, and to go on sending heartbeats, until this is changed.");
+		if (directive?.action !== "drain") advise("Drain", "drain", "finish what it has, and then to leave.");
+		act("Stop", "danger", `${next} end. That is advice, unless you shut it out if it goes on.`,
+			({ then, reason }) => post(`${path}/directive`, { action: "stop", then_revoke: then === "revoke", reason }), [THEN, REASON]);
 	}
-	if (state !== "revoked") act("Revoke", "danger", `Shut “${name}” out?`, "From its next request on it is refused, whatever key it has, until it is restored.", tell("revoke"));
-	act("Delete", "danger", `Delete “${name}”?`, "Its row and its key go, its events stay. An agent that comes by an enrollment token is back with its next heartbeat: to keep it out, revoke it.",
+	act("Rotate key", "", "The new key is shown once. The key before stays good for as long as you say here; any older one ends now.", async (values) => {
+		const made = await post(`${path}/rotate-key`, { overlap_seconds: Number(values.overlap) });
+		return () => reveal("The new key", `Put it where ${name} reads it.`, ["API key", made.agent_token]);
+	}, [overlap("The key before ends in")], `A new key for “${name}”?`);
+	act("Change", "", "A new tolerance moves the lease that runs.",
+		({ limit, ...values }) => patch(path, { ...agentOf(values), rate_limit_per_minute: Number(limit) || null }),
+		[...ofAgent(agent), { name: "limit", label: "Heartbeats a minute", type: "number", min: 1, max: 6000, value: rate_limit_per_minute, hint: "Empty: the deployment's own limit" }], `Change “${name}”`);
+	if (silences) {
+		act("Silence", "", QUIET, ({ length, reason }) => post("silences", { agent_id: id, for_seconds: Number(length), reason }), [FOR, REASON]);
+	}
+	if (state !== "revoked") act("Revoke", "danger", "From its next request on it is refused, whatever key it has, until it is restored.", tell("revoke"), [REASON], `Shut “${name}” out?`);
+	act("Delete", "danger", "Its row and its key go, its events stay. An agent that comes by an enrollment token is back with its next heartbeat: to keep it out, revoke it.",
 		async () => {
 			await remove(path);
 			return gone;
@@ -236,35 +254,22 @@ function actions(agent, silences, path, changed, gone) {
 /** The view of the agent with this id. */
 export function agentView({ refresh, go }, id) {
 	const path = `agents/${id}`;
-	const [name, state, reason] = [h("h1", {}, "…"), h("span"), h("p", { class: "why" })];
-	const [buttons, bars, facts, events] = [h("div", { class: "buttons" }), h("div"), h("dl", { class: "facts" }), h("div", { class: "timeline" })];
-	const more = button("Earlier", earlier);
-	more.hidden = true;
-	let [known, list, next, read, before, drawn, silences] = [null, [], null, 0, "", "", false];
+	const [name, state, reason] = [h("h1", {}, "…"), h("span"), h("p.why", {})];
+	const [buttons, bars, facts] = [h("div.buttons", {}), h("div"), h("dl.facts", {})];
+	const readEvents = (before) => get(`${path}/events`, { limit: 100, before });
+	const happened = timeline(readEvents, (one) => one.id, (one) => told(one, named));
+	let [known, read, before, drawn, silences] = [null, 0, "", "", false];
 	let named = (actor) => actor;
-
-	async function earlier() {
-		more.disabled = true;
-		await get(`${path}/events`, { limit: 100, before: next }).then((page) => {
-			list.push(...page.items);
-			({ next } = page);
-		}, () => {});
-		more.disabled = false;
-		renderEvents();
-	}
-
-	function renderEvents() {
-		timeline(events, list, (one) => one.id, (one) => told(one, named));
-		more.hidden = !next;
-	}
+	const last = (kind) => happened.events.find(({ type }) => type === kind);
 
 	const fact = (term, value) => h("div", {}, h("dt", {}, term), h("dd", {}, value));
 
 	function render(agent) {
 		document.title = `${agent.name} · Rollcall`;
 		say(name, agent.name);
-		const { directive } = agent.detail;
-		say(reason, `${why(agent, list.find(({ type }) => type === "agent.revoked"))}${directive ? ` ${asked(directive)}` : ""}`);
+		const { directive, today, boot_id } = agent.detail;
+		say(reason, `${why(agent, last("agent.revoked"))}${directive ? ` ${asked(directive)}` : ""}${
+			today?.over_budget && (directive?.action ?? "run") === "run" ? " It is over its budget, and told to pause until 0:00 UTC." : ""}`);
 		// What is under somebody's finger is not exchanged for nothing.
 		const all = JSON.stringify([agent, silences]);
 		if (all === drawn) return;
@@ -278,6 +283,8 @@ export function agentView({ refresh, go }, id) {
 			fact("Heartbeat", `every ${span(interval_seconds * 1000)}, silent for at most ${span(missing_tolerance * 1000)}`),
 			fact("Limit", detail.rate_limit_per_minute ? `${detail.rate_limit_per_minute} a minute` : "the deployment's"),
 			fact("Requests", detail.requests_total.toLocaleString()),
+			today && !today.budget ? fact("Used today", `${dollars(today.cost_usd)}, ${count(today.tokens, "token")}`) : "",
+			boot_id ? fact("Boot id", h("code", {}, boot_id)) : "",
 			fact("Created", ago(created_at)),
 			fact("Board", board_id ? h("code", {}, board_id) : "none"),
 			fact("Id", h("code", {}, id)));
@@ -285,36 +292,34 @@ export function agentView({ refresh, go }, id) {
 		sync(buttons, actions(agent, silences, path, () => refresh(true), () => go("#/")), ([word]) => word, ([word, kind]) => button(word, null, kind), (node, [, , run]) => { node.onclick = run; });
 	}
 
-	const none = ({ status }) => status === 404 || status === 422;
 	return {
-		node: h("article", {}, h("a", { class: "back", href: "#/" }, "← The fleet"), h("div", { class: "title" }, name, state), reason, buttons, bars,
-			h("div", { class: "two" }, h("section", {}, h("h2", {}, "What happened"), events, more), h("section", {}, h("h2", {}, "Facts"), facts))),
+		node: h("article", {}, h("a.back", { href: "#/" }, "← The fleet"), h("div.title", {}, name, state), reason, buttons, bars,
+			h("div.two", {}, h("section", {}, h("h2", {}, "What happened"), happened.nodes), h("section", {}, h("h2", {}, "Facts"), facts))),
 		/** The agent each time; its events when it changed, and once a minute. */
 		async refresh() {
 			const orNone = (missing) => (error) => {
-				if (!none(error)) throw error;
+				if (![404, 422].includes(error.status)) throw error;
 				return missing;
 			};
 			const agent = await get(path, { detail: true }).catch(orNone(null));
-			const signature = JSON.stringify([agent?.updated_at, agent && stateOf(agent), agent?.detail.offline_since, agent?.detail.directive]);
+			const { updated_at, detail: { offline_since, directive, boot_id, today } = {} } = agent ?? {};
+			const signature = JSON.stringify([updated_at, agent && stateOf(agent), offline_since, directive, boot_id, today?.over_budget]);
 			if (signature !== before || now() - read > 60_000) {
-				const page = await get(`${path}/events`, { limit: 100 }).catch(orNone({ items: [], next: null }));
+				const page = await readEvents().catch(orNone({ items: [], next: null }));
 				[named, known, silences] = await Promise.all([actors(), turns(`${path}/events`, page), getIfServed("silences", { limit: 1 })]);
-				const older = list.filter((one) => page.next && one.id < page.items.at(-1).id);
-				if (!older.length) ({ next } = page);
-				list = [...page.items, ...older];
+				happened.take(page);
 				[before, read] = [signature, now()];
-				renderEvents();
 			}
 			bars.replaceChildren(presence("24 hours", known, agent, DAY, 4), presence("7 days", known, agent, 7 * DAY, 7));
+			if (today?.budget) bars.prepend(spend(today));
 			if (agent) return render(agent);
-			const deleted = list.find(({ type }) => type === "agent.deleted");
+			const deleted = last("agent.deleted");
 			say(name, deleted?.payload.before.name ?? "No such agent");
 			state.replaceChildren(pill("revoked", deleted ? "Deleted" : "Unknown"));
 			say(reason, deleted ? "It was deleted. What happened to it is kept for a while." : "Nothing is known of an agent with this id.");
 			buttons.replaceChildren();
 			facts.replaceChildren(fact("Id", h("code", {}, id)));
-			if (!list.length) bars.replaceChildren();
+			if (!happened.events.length) bars.replaceChildren();
 		},
 	};
 }

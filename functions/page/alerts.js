@@ -2,14 +2,14 @@
 
 import { get, mayChange, patch, post, remove } from "./api.js";
 import {
-	BOARD, FOR, REASON, ago, ask, body, button, cell, code, count, event, h, overlap, pill, reveal, row, say, show, span, sync, table, timeline, view, when, words,
+	BOARD, FOR, QUIET, REASON, ago, ask, body, button, code, count, event, h, overlap, pill, reveal, rowOf, say, show, span, sync, table, tableView, timeline, view, when, words,
 } from "./dom.js";
 
 const agent = ({ id, name }) => h("a", { href: `#/agents/${id}` }, name);
 
-/** A dialog whose `run` changes something, which is then read again. */
+/** A button with a dialog whose `run` changes something, which is then read again. */
 const act = (word, kind, refresh, title, text, run, fields = []) => button(word, () => ask({
-	title, text, fields, action: word, danger: kind.startsWith("danger"), run: async (values) => (await run(values)) ?? (() => refresh(true)),
+	title, text, fields, action: word, danger: kind.startsWith("danger"), run, then: () => refresh(true),
 }), kind);
 
 // ---- Alerts ----
@@ -41,27 +41,15 @@ function tale({ type, data }) {
 
 /** The view of what was told. */
 export function alertsView() {
-	const [events, none] = [h("div", { class: "timeline" }), h("p", { class: "muted" })];
-	const more = button("Earlier", async () => {
-		const page = await get("alerts", { limit: 50, before: next });
-		list.push(...page.items);
-		({ next } = page);
-		render();
-	});
-	let [list, next] = [[], null];
-	const render = () => {
-		timeline(events, list, ({ seq }) => seq, (one) => event(CALM.includes(one.type) ? "live" : one.type === "system.deaf" ? "unwell" : "offline", one.at, tale(one), h("span", { class: "muted" }, ` #${one.seq}`)));
-		more.hidden = !next;
-		say(none, list.length ? "" : "Nobody had to be told of anything yet.");
-	};
+	const none = h("p.muted", {});
+	const read = (before) => get("alerts", { limit: 50, before });
+	const state = (type) => (CALM.includes(type) ? "live" : type === "system.deaf" ? "unwell" : "offline");
+	const told = timeline(read, ({ seq }) => seq, (one) => event(state(one.type), one.at, tale(one), h("span.muted", {}, ` #${one.seq}`)));
 	return {
-		node: view("Alerts", "One outage, one message: what was told, newest first.", null, events, none, more),
+		node: view("Alerts", "One outage, one message: what was told, newest first.", null, none, told.nodes),
 		async refresh() {
-			const page = await get("alerts", { limit: 50 });
-			const older = list.filter(({ seq }) => seq < page.items.at(-1)?.seq);
-			if (!older.length) ({ next } = page);
-			list = [...page.items, ...older];
-			render();
+			told.take(await read());
+			say(none, told.events.length ? "" : "Nobody had to be told of anything yet.");
 		},
 	};
 }
@@ -74,93 +62,82 @@ const chosen = (values) => Object.keys(values).filter((name) => name.startsWith(
 const secret = (made) => made.secret && reveal("The channel's secret", "By it the receiver knows that a message is Rollcall's.", ["Signing secret", made.secret]);
 
 function deliveries(channel) {
-	const [rows, none] = [body(), h("p", { class: "muted", role: "status" }, "…")];
+	const [rows, none] = [body(), h("p.muted", { role: "status" }, "…")];
 	const again = ({ seq }) => button("Redeliver", () => post(`channels/${channel.id}/redeliver`, { seq }).then(read, (error) => say(none, error.message)));
 	const attempt = ({ at, status, error, ms }) => h("li", {}, `${when(at)}: ${status ?? ""} ${error ?? ""} ${ms ?? "–"} ms`);
-	const create = (one) => row(cell("Message", one.seq ? `#${one.seq} ` : "", one.type), cell("State", pill({ delivered: "live", failed: "offline", pending: "waiting" }[one.state] ?? "left", one.state)),
-		cell("Attempts", one.attempts.length ? h("details", {}, h("summary", {}, String(one.attempts.length)), h("ol", {}, one.attempts.map(attempt))) : "0"),
-		cell("Next", one.next_attempt_at ? ago(one.next_attempt_at) : "–"), cell("", one.seq && one.state === "failed" && mayChange() && again(one)));
+	const columns = ["Message", "State", "Attempts", "Next", ""];
+	const create = (one) => rowOf(columns, [
+		[one.seq && `#${one.seq} `, one.type], pill({ delivered: "live", failed: "offline", pending: "waiting" }[one.state] ?? "left", one.state),
+		one.attempts.length ? h("details", {}, h("summary", {}, String(one.attempts.length)), h("ol", {}, one.attempts.map(attempt))) : "0",
+		one.next_attempt_at ? ago(one.next_attempt_at) : "–", one.seq && one.state === "failed" && mayChange() && again(one),
+	]);
 	async function read() {
 		const { items } = await get(`channels/${channel.id}/deliveries`, { limit: 50 });
-		sync(rows, items, (one) => JSON.stringify(one), create);
+		sync(rows, items, JSON.stringify, create);
 		say(none, items.length ? "" : "Nothing was sent yet.");
 	}
-	show(`Deliveries to ${channel.label ?? channel.target}`, "Close", "wide", table("Deliveries, newest first", ["Message", "State", "Attempts", "Next", ""], rows), none);
+	show(`Deliveries to ${channel.label ?? channel.target}`, "Close", "wide", table("Deliveries, newest first", columns, rows), none);
 	read().catch((error) => say(none, error.message));
 }
 
 function buttons(channel, refresh) {
 	const { id, kind, label, state } = channel;
 	const name = `“${label ?? channel.target}”`;
-	const put = async (body) => { await patch(`channels/${id}`, body); };
-	const does = (word, title, text, run, fields, danger = "quiet") => act(word, danger, refresh, title, text, run, fields);
-	return h("div", { class: "buttons" }, button("Deliveries", () => deliveries(channel), "quiet"), mayChange() && [
-		does("Test", `Test ${name}?`, "A message that says it is a test is sent now.", async () => {
-			await post(`channels/${id}/test`);
+	const path = `channels/${id}`;
+	const put = (body) => patch(path, body);
+	const does = (word, text, run, fields, title = `${word} ${name}?`) => act(word, word === "Delete" ? "danger quiet" : "quiet", refresh, title, text, run, fields);
+	return h("div.buttons", {}, button("Deliveries", () => deliveries(channel), "quiet"), mayChange() && [
+		does("Test", "A message that says it is a test is sent now.", async () => {
+			await post(`${path}/test`);
 			return () => deliveries(channel);
 		}),
-		state === "enabled" ? does("Pause", `Pause ${name}?`, "It is told nothing until it is resumed; then first what is down.", () => put({ state: "paused" }))
-			: does("Resume", `Resume ${name}?`, "It is told from now on, and first what is down.", () => put({ state: "enabled" })),
-		does("Change", `Change ${name}`, "", (values) => put({ label: values.label || null, concerns: chosen(values), ...(values.url && { url: values.url }) }),
-			[{ name: "label", label: "Label", value: label, maxlength: 100 }, { name: "url", label: "New address", type: "url", hint: "Empty: as it is" }, ...concerns(channel.concerns)]),
-		kind === "webhook" && does("Rotate secret", `A new secret for ${name}?`, "Messages are signed with both for a while.", async (values) => {
-			const made = await patch(`channels/${id}`, { rotate_secret: { overlap_seconds: Number(values.overlap) } });
-			return () => {
-				refresh(true);
-				secret(made);
-			};
-		}, [overlap("The secret before ends in")]),
-		does("Delete", `Delete ${name}?`, "It is told nothing more, and what was not delivered yet is not sent.", async () => { await remove(`channels/${id}`); }, [], "danger quiet"),
+		state === "enabled" ? does("Pause", "It is told nothing until it is resumed; then first what is down.", () => put({ state: "paused" }))
+			: does("Resume", "It is told from now on, and first what is down.", () => put({ state: "enabled" })),
+		does("Change", "", (values) => put({ label: values.label, concerns: chosen(values), ...(values.url && { url: values.url }) }),
+			[{ name: "label", label: "Label", value: label, maxlength: 100 }, { name: "url", label: "New address", type: "url", hint: "Empty: as it is" }, ...concerns(channel.concerns)], `Change ${name}`),
+		kind === "webhook" && does("Rotate secret", "Messages are signed with both for a while.", async (values) => {
+			const made = await put({ rotate_secret: { overlap_seconds: Number(values.overlap) } });
+			return () => secret(made);
+		}, [overlap("The secret before ends in")], `A new secret for ${name}?`),
+		does("Delete", "It is told nothing more, and what was not delivered yet is not sent.", () => remove(path)),
 	]);
 }
 
 /** The view of those who are told. */
 export function channelsView({ refresh }) {
-	const [rows, none] = [body(), h("p", { class: "muted" })];
 	const add = () => act("New channel", "primary", refresh, "New channel", "It is told from now on, and first what is down at this moment.", async ({ kind, url, label, board_id, ...values }) => {
-		const made = await post("channels", { kind, url, label: label || null, board_id: board_id || null, concerns: chosen(values) });
-		return () => {
-			refresh(true);
-			secret(made);
-		};
+		const made = await post("channels", { kind, url, label, board_id, concerns: chosen(values) });
+		return () => secret(made);
 	}, [
 		{ name: "kind", label: "Kind", options: [["webhook", "Webhook, signed"], ["slack", "Slack"], ["discord", "Discord"]] },
 		{ name: "url", label: "Address", type: "url", required: true, hint: "It is kept, and never shown again whole" },
 		{ name: "label", label: "Label", maxlength: 100 }, BOARD, ...concerns(),
 	]);
 	const state = ({ state, failing_since }) => (state === "enabled" ? (failing_since ? pill("late", "failing") : pill("live", state)) : pill(state === "paused" ? "left" : "offline", state));
-	const create = (one) => row(cell("Channel", h("b", {}, one.label ?? one.target), one.label && h("div", { class: "muted" }, one.target)), cell("Kind", one.kind),
-		cell("State", state(one), one.disabled_reason && h("div", { class: "muted" }, one.disabled_reason)), cell("Told of", one.concerns.map(words).join(", ")),
-		cell("Board", code(one.board_id) || "all"), cell("", buttons(one, refresh)));
-	return {
-		node: view("Channels", "Who is told, and of what.", mayChange() && add(), table("Channels", ["Channel", "Kind", "State", "Told of", "Board", ""], rows), none),
-		async refresh() {
-			const { items } = await get("channels");
-			sync(rows, items, (one) => JSON.stringify(one), create);
-			say(none, items.length ? "" : "Nobody is told yet when an agent falls silent.");
-		},
-	};
+	const cells = (one) => [
+		[h("b", {}, one.label ?? one.target), one.label && h("div.muted", {}, one.target)], one.kind, [state(one), one.disabled_reason && h("div.muted", {}, one.disabled_reason)],
+		one.concerns.map(words).join(", "), code(one.board_id) || "all", buttons(one, refresh),
+	];
+	return tableView({
+		title: "Channels", about: "Who is told, and of what.", add: mayChange() && add(), columns: ["Channel", "Kind", "State", "Told of", "Board", ""],
+		read: () => get("channels"), key: JSON.stringify, cells, none: "Nobody is told yet when an agent falls silent.",
+	});
 }
 
 // ---- Silences ----
 
 /** The view of those of whom nobody is told. */
 export function silencesView({ refresh }) {
-	const [rows, none] = [body(), h("p", { class: "muted" })];
-	const add = () => act("New silence", "primary", refresh, "New silence", "Nobody is told of these agents, neither that they fall silent nor that they are back. What is still so when it ends is told then.",
-		async ({ scope, id, length, reason }) => { await post("silences", { [scope]: id ?? true, for_seconds: Number(length), reason: reason || null }); }, [
+	const add = () => act("New silence", "primary", refresh, "New silence", QUIET,
+		({ scope, id, length, reason }) => post("silences", { [scope]: id ?? true, for_seconds: Number(length), reason }), [
 			{ name: "scope", label: "Of", options: [["all", "the whole fleet"], ["board_id", "a board"], ["agent_id", "an agent"]] },
 			{ ...BOARD, name: "id", label: "Its id", hint: "A UUID", required: true, when: ({ scope }) => scope !== "all" }, FOR, REASON,
 		]);
 	const scope = (one) => (one.agent_id ? ["agent ", h("a", { href: `#/agents/${one.agent_id}` }, one.agent_id.slice(0, 8))] : one.board_id ? ["board ", code(one.board_id)] : "the whole fleet");
-	const create = (one) => row(cell("Of", scope(one)), cell("Reason", one.reason ?? "–"), cell("Ends", ago(one.ends_at)),
-		cell("", mayChange() && act("End", "quiet", refresh, "End this silence?", "What is still so is told with the next sweep.", async () => { await remove(`silences/${one.id}`); })));
-	return {
-		node: view("Silences", "Of whom nobody is told for a while: during a deployment, over a night.", mayChange() && add(), table("Silences", ["Of", "Reason", "Ends", ""], rows), none),
-		async refresh() {
-			const { items } = await get("silences");
-			sync(rows, items, ({ id }) => id, create);
-			say(none, items.length ? "" : "Nobody is silenced.");
-		},
-	};
+	const cells = (one) => [scope(one), one.reason ?? "–", ago(one.ends_at),
+		mayChange() && act("End", "quiet", refresh, "End this silence?", "What is still so is told with the next sweep.", () => remove(`silences/${one.id}`))];
+	return tableView({
+		title: "Silences", about: "Of whom nobody is told for a while: during a deployment, over a night.", add: mayChange() && add(),
+		columns: ["Of", "Reason", "Ends", ""], read: () => get("silences"), key: ({ id }) => id, cells, none: "Nobody is silenced.",
+	});
 }

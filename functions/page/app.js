@@ -19,14 +19,14 @@ const VIEWS = {
 };
 
 const main = h("main", { tabindex: -1 });
-const banner = h("p", { class: "banner", role: "status" });
-const pulse = h("span", { class: "pulse" });
-const stale = h("div", { class: "stale", role: "alert" });
+const banner = h("p.banner", { role: "status" });
+const pulse = h("span.pulse", {});
+const stale = h("div.stale", { role: "alert" });
 const links = h("nav", { "aria-label": "Views" });
-const role = h("span", { class: "role" });
+const role = h("span.role", {});
 const logo = (size) => h("img", { src: "page/icon.svg", alt: "", width: size, height: size });
-const header = h("header", {}, button("Skip to the content", () => main.focus(), "skip"), h("a", { class: "brand", href: "#/" }, logo(26), "Rollcall"), links,
-	h("div", { class: "who" }, pulse, role, button("Sign out", () => leave(), "quiet")));
+const header = h("header", {}, button("Skip to the content", () => main.focus(), "skip"), h("a.brand", { href: "#/" }, logo(26), "Rollcall"), links,
+	h("div.who", {}, pulse, role, button("Sign out", () => leave(), "quiet")));
 
 let view = null;
 let timer = 0;
@@ -53,23 +53,23 @@ function leave(why = "") {
 	problem = null;
 	lastGood = 0;
 	document.title = "Rollcall";
-	const said = h("p", { class: "problem", role: "alert" }, why);
+	const said = h("p.problem", { role: "alert" }, why);
 	const input = h("input", { id: "token", type: "password", autocomplete: "off", required: true, placeholder: "rco_…", "aria-describedby": "hint" });
-	const form = h("form", { class: "login" }, logo(56), h("h1", {}, "Rollcall"), h("p", { class: "muted" }, "Which of your agents are alive."),
+	const form = h("form.login", {}, logo(56), h("h1", {}, "Rollcall"), h("p.muted", {}, "Which of your agents are alive."),
 		h("label", { for: "token" }, "Operator's token"), input, h("small", { id: "hint" }, "It stays in this tab, and is gone with it."), said,
-		h("button", { class: "primary" }, "Sign in"));
+		h("button.primary", {}, "Sign in"));
 	form.addEventListener("submit", (event) => {
 		event.preventDefault();
 		if (session.begin(input.value.trim())) enter();
 		else say(said, "An operator's token is rco_ and 48 hexadecimal characters.");
 	});
-	document.body.replaceChildren(h("main", { class: "door" }, form));
+	document.body.replaceChildren(h("main.door", {}, form));
 	input.focus();
 }
 
 async function enter() {
 	document.body.replaceChildren(header, stale, banner, main);
-	main.replaceChildren(h("p", { class: "muted" }, "Calling the roll…"));
+	main.replaceChildren(h("p.muted", {}, "Calling the roll…"));
 	showProblem(null);
 	try {
 		await introduce();

@@ -1,17 +1,19 @@
 // Elements and text, never markup: what an agent calls itself can only ever be text.
 
 function fill(node, properties, children) {
-	for (const [name, value] of Object.entries(properties ?? {})) {
-		if (value === null || value === undefined || value === false) continue;
+	for (const [name, value] of Object.entries(properties)) {
 		if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-		else node.setAttribute(name, value === true ? "" : value);
+		else mark(node, name, value === true ? "" : value);
 	}
 	node.append(...children.flat(3).filter((child) => child || child === 0));
 	return node;
 }
 
-/** An element: `h("td", {class: "name"}, agent.name)`. */
-export const h = (tag, properties, ...children) => fill(document.createElement(tag), properties, children);
+/** An element, with a class behind a dot: `h("td.name", {}, agent.name)`. */
+export function h(tag, properties, ...children) {
+	const [name, kind] = tag.split(".");
+	return fill(document.createElement(name), { class: kind, ...properties }, children);
+}
 export const svg = (tag, properties, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
 
 /** A text, and an attribute (with null or false none), where it is another. */
@@ -44,25 +46,67 @@ export function sync(parent, items, keyOf, create, update) {
 
 export const button = (word, onclick, kind, label) => h("button", { type: "button", class: kind, onclick, "aria-label": label }, word);
 export const cell = (label, ...children) => h("td", { role: "cell", "data-label": label }, ...children);
-export const row = (...cells) => h("tr", { role: "row" }, ...cells);
+export const row = (...cells) => h("tr", { role: "row" }, cells);
+export const rowOf = (columns, contents) => row(columns.map((name, at) => cell(name, contents[at])));
 export const code = (id) => (id ? h("code", { title: id }, id.slice(0, 8)) : "");
 export const words = (name) => name.replaceAll("_", " ");
 export const count = (number, one, more = `${one}s`) => `${number.toLocaleString()} ${number === 1 ? one : more}`;
 export const pill = (state, word) => h("span", { class: `pill is-${state}` }, word);
 
 /** A table, whose rows are cards on a phone; the columns' names, the last of which may be empty. */
-export const table = (caption, columns, rows) => h("table", { role: "table", class: "cards" }, h("caption", { class: "unseen" }, caption),
-	h("thead", { role: "rowgroup" }, row(columns.map((name) => h("th", { scope: "col", role: "columnheader", class: name.toLowerCase() }, name || h("span", { class: "unseen" }, "Actions"))))), rows);
+export const table = (caption, columns, rows) => h("table.cards", { role: "table" }, h("caption.unseen", {}, caption),
+	h("thead", { role: "rowgroup" }, row(columns.map((name) => h("th", { scope: "col", role: "columnheader", class: name.toLowerCase() }, name || h("span.unseen", {}, "Actions"))))), rows);
 export const body = () => h("tbody", { role: "rowgroup" });
 
 /** A view: its title, what it is about, a button that makes something, and the rest. */
-export const view = (title, about, add, ...rest) => h("div", {}, h("div", { class: "title" }, h("h1", {}, title), add), h("p", { class: "muted" }, about), ...rest);
+export const view = (title, about, add, ...rest) => h("div", {}, h("div.title", {}, h("h1", {}, title), add), h("p.muted", {}, about), ...rest);
 
-/** Events by their days, newest first. */
-export function timeline(node, events, keyOf, create) {
-	const days = new Map();
-	for (const event of events) days.set(day(event.at), [...(days.get(day(event.at)) ?? []), event]);
-	sync(node, [...days], ([name]) => name, ([name]) => h("section", {}, h("h2", {}, name), h("ol", {})), (section, [, ofDay]) => sync(section.lastChild, ofDay, keyOf, create));
+/** A view of one table: the items that are read, each by its key and with what is in its columns, or what is said of none. */
+export function tableView({ title, about, add, columns, read, key, cells, update, none = "" }) {
+	const [rows, empty] = [body(), h("p.muted", {})];
+	return {
+		node: view(title, about, add, table(title, columns, rows), empty),
+		async refresh() {
+			const { items } = await read();
+			sync(rows, items, key, (one) => rowOf(columns, cells(one)), update);
+			say(empty, items.length ? "" : none);
+		},
+	};
+}
+
+/** Events by their days, newest first, page by page; what was read of earlier pages stays when the first is read again. */
+export function timeline(read, keyOf, create) {
+	const node = h("div.timeline", {});
+	const more = button("Earlier", async () => {
+		more.disabled = true;
+		await read(next).then(({ items, ...page }) => {
+			events.push(...items);
+			({ next } = page);
+		}, () => {});
+		more.disabled = false;
+		render();
+	});
+	let [events, next] = [[], null];
+	function render() {
+		const days = new Map();
+		for (const event of events) days.set(day(event.at), [...(days.get(day(event.at)) ?? []), event]);
+		sync(node, [...days], ([name]) => name, ([name]) => h("section", {}, h("h2", {}, name), h("ol", {})), (section, [, ofDay]) => sync(section.lastChild, ofDay, keyOf, create));
+		more.hidden = !next;
+	}
+	render();
+	return {
+		nodes: [node, more],
+		get events() {
+			return events;
+		},
+		/** The first page, as it is now. */
+		take(page) {
+			const older = events.filter((one) => page.next && keyOf(one) < keyOf(page.items.at(-1)));
+			if (!older.length) ({ next } = page);
+			events = [...page.items, ...older];
+			render();
+		},
+	};
 }
 export const event = (state, moment, ...said) => h("li", { class: `event is-${state}` }, h("time", { datetime: moment, title: full(moment) }, clock(moment)), h("div", {}, ...said));
 
@@ -109,7 +153,7 @@ function age(node) {
 }
 
 /** How long ago, or how soon: it goes on counting. */
-export function ago(moment, node = h("time", { class: "ago" })) {
+export function ago(moment, node = h("time.ago", {})) {
 	mark(node, "datetime", moment);
 	mark(node, "title", full(moment));
 	age(node);
@@ -131,6 +175,7 @@ export const tick = () => document.querySelectorAll("time.ago").forEach(age);
 export const BOARD = { name: "board_id", label: "Board", hint: "A UUID; empty: all, or none", pattern: "[0-9a-fA-F-]{36}" };
 export const REASON = { name: "reason", label: "Reason", hint: "Optional", maxlength: 500 };
 export const FOR = { name: "length", label: "For", options: [["3600", "an hour"], ["14400", "4 hours"], ["86400", "a day"], ["604800", "a week"], ["2592000", "30 days"]] };
+export const QUIET = "Nobody is told who falls silent meanwhile, and who is back. What is still so when it ends is told then.";
 export const overlap = (label) => ({ name: "overlap", label, options: [["300", "5 minutes"], ["3600", "an hour"], ["86400", "a day"], ["0", "at once"]] });
 
 /** Name, board and heartbeat of an agent, and what its fields say. */
@@ -141,7 +186,7 @@ export const ofAgent = ({ name, board_id, heartbeat_config: { interval_seconds =
 	{ name: "tolerance", label: "Silent for at most", type: "number", min: 2, max: 604800, value: missing_tolerance, hint: "Seconds; at least twice the interval" },
 ];
 export const agentOf = ({ name, board_id, interval, tolerance }) => ({
-	name, board_id: board_id || null, heartbeat_config: { interval_seconds: Number(interval), missing_tolerance: Number(tolerance) },
+	name, board_id, heartbeat_config: { interval_seconds: Number(interval), missing_tolerance: Number(tolerance) },
 });
 
 let fields = 0;
@@ -159,30 +204,30 @@ function field({ name, label, hint, type = "text", options, value, when: shown, 
 	return node;
 }
 
-function open(dialog) {
-	dialog.addEventListener("close", () => dialog.remove());
+function open(title, kind, content) {
+	content.prepend(h("h2", { id: "dialog-title" }, title));
+	const dialog = h("dialog", { class: kind, "aria-labelledby": "dialog-title", onclose: () => dialog.remove() }, content);
 	document.body.append(dialog);
 	dialog.showModal();
+	return dialog;
 }
 
 /** A dialog with this title that is only closed. */
 export function show(title, last, kind, ...content) {
-	const dialog = h("dialog", { class: kind, "aria-labelledby": "dialog-title" }, h("div", { class: "form" }, h("h2", { id: "dialog-title" }, title), ...content,
-		h("div", { class: "buttons" }, button(last, () => dialog.close(), "primary"))));
-	open(dialog);
+	const dialog = open(title, kind, h("div.form", {}, content, h("div.buttons", {}, button(last, () => dialog.close(), "primary"))));
 }
 
 /**
- * Says what will happen, asks for what it needs, and does it: `run` gets the fields' values and may return what follows.
- * If that fails the dialog stays open with the reason.
+ * Says what will happen, asks for what it needs, and does it: `run` gets the fields' values, null for an empty one. Then
+ * follows `then`, and the function that `run` may return. If `run` fails the dialog stays open with the reason.
  */
-export function ask({ title, text, fields: wanted = [], action, danger, run }) {
-	const problem = h("p", { class: "problem", role: "alert" });
+export function ask({ title, text, fields: wanted = [], action, danger, run, then }) {
+	const problem = h("p.problem", { role: "alert" });
 	const go = h("button", { class: danger ? "danger" : "primary" }, action);
 	const stop = button("Cancel", () => dialog.close());
 	const nodes = wanted.map(field);
-	const form = h("form", {}, h("h2", { id: "dialog-title" }, title), [text].flat().map((line) => h("p", {}, line)), nodes, problem, h("div", { class: "buttons" }, stop, go));
-	const values = () => Object.fromEntries([...form.querySelectorAll("[name]:enabled")].map((input) => [input.name, input.type === "checkbox" ? input.checked : input.value.trim()]));
+	const form = h("form", {}, [text].flat().map((line) => h("p", {}, line)), nodes, problem, h("div.buttons", {}, stop, go));
+	const values = () => Object.fromEntries([...form.querySelectorAll("[name]:enabled")].map((input) => [input.name, input.type === "checkbox" ? input.checked : input.value.trim() || null]));
 	const choose = () => nodes.filter((node) => node.shown).forEach((node) => {
 		node.hidden = !node.shown(values());
 		node.querySelector("[name]").disabled = node.hidden;
@@ -196,27 +241,27 @@ export function ask({ title, text, fields: wanted = [], action, danger, run }) {
 		try {
 			const after = await run(values());
 			dialog.close();
-			after?.();
+			then();
+			if (typeof after === "function") after();
 		} catch (error) {
 			say(problem, error.message);
 			go.disabled = false;
 		}
 	});
-	const dialog = h("dialog", { "aria-labelledby": "dialog-title" }, form);
-	open(dialog);
+	const dialog = open(title, "", form);
 	(form.querySelector("[name]:enabled") ?? (danger ? stop : go)).focus();
 }
 
 /** Shows secrets, this once: pairs of a label and a text, each to be copied. */
 export function reveal(title, text, ...secrets) {
-	const copied = h("p", { role: "status", class: "muted" });
+	const copied = h("p.muted", { role: "status" });
 	show(title, "I have kept it", "", h("p", {}, `${text} It is shown now and never again.`), secrets.map(([label, secret], at) => {
-		const input = h("input", { id: `secret-${at}`, class: "secret", readonly: true, value: secret });
+		const input = h("input.secret", { id: `secret-${at}`, readonly: true, value: secret });
 		const copy = async () => {
 			input.select();
 			await navigator.clipboard?.writeText(secret).catch(() => document.execCommand("copy"));
 			say(copied, `${label} copied.`);
 		};
-		return h("div", { class: "field" }, h("label", { for: input.id }, label), h("div", { class: "copy" }, input, button("Copy", copy, "", `Copy ${label}`)));
+		return h("div.field", {}, h("label", { for: input.id }, label), h("div.copy", {}, input, button("Copy", copy, "", `Copy ${label}`)));
 	}), copied);
 }

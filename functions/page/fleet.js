@@ -29,7 +29,7 @@ export function stateOf({ status, last_seen_at, detail }) {
 	if (!last_seen_at) return detail.offline_since ? "never" : "fresh";
 	if (detail.health === "offline" && detail.offline_since) return "left";
 	if (status === "offline") return "offline";
-	if (Date.parse(detail.stalls_at) <= now() && detail.directive?.action !== "pause") return "stalled";
+	if (Date.parse(detail.stalls_at) <= now() && detail.directive?.action !== "pause" && !detail.today?.over_budget) return "stalled";
 	if (status === "error") return "error";
 	if (detail.late) return "late";
 	if (status === "degraded") return "degraded";
@@ -150,14 +150,12 @@ const create = (refresh) => ask({
 	action: "Create the agent",
 	run: async (values) => {
 		const made = await post("agents", agentOf(values));
-		return () => {
-			refresh(true);
-			reveal(`${made.name} may come`, "This is its key.", ["API key", made.agent_token]);
-		};
+		return () => reveal(`${made.name} may come`, "This is its key.", ["API key", made.agent_token]);
 	},
+	then: () => refresh(true),
 });
 
-const link = () => row(cell("State"), h("td", { role: "cell", class: "name" }, h("a")), cell("Board"), cell("Last seen"), cell("Last said"), cell("Directive"));
+const link = () => row(cell("State"), h("td.name", { role: "cell" }, h("a")), cell("Board"), cell("Last seen"), cell("Last said"), cell("Directive"));
 
 function fillRow(node, { agent, state }) {
 	const [is, name, on, seen, said, told] = node.children;
@@ -181,16 +179,16 @@ function fillRow(node, { agent, state }) {
 /** The view. */
 export function fleetView({ refresh }) {
 	const title = h("h1", { "aria-live": "polite" });
-	const bar = h("div", { class: "share", "aria-hidden": "true" });
-	const tiles = h("div", { class: "tiles", role: "group", "aria-label": "Show only" });
+	const bar = h("div.share", { "aria-hidden": "true" });
+	const tiles = h("div.tiles", { role: "group", "aria-label": "Show only" });
 	const boards = h("select", { "aria-label": "Board", onchange: () => choose({ board: boards.value }) });
 	const names = h("input", { id: "name", type: "search", "aria-label": "Find by name", placeholder: "Find by name", autocomplete: "off", maxlength: 100, value: filter.name });
-	const tools = h("div", { class: "tools" }, names, boards);
+	const tools = h("div.tools", {}, names, boards);
 	const rows = body();
 	const list = table("Agents, worst first", ["State", "Name", "Board", "Last seen", "Last said", "Directive"], rows);
-	const note = h("p", { class: "muted" });
+	const note = h("p.muted", {});
 	const more = button("Load more", loadMore);
-	const empty = h("div", { class: "empty" });
+	const empty = h("div.empty", {});
 	rows.addEventListener("click", ({ target }) => {
 		if (!target.closest("a") && !getSelection().toString()) target.closest("tr").querySelector("a").click();
 	});
@@ -256,7 +254,7 @@ export function fleetView({ refresh }) {
 
 	render();
 	return {
-		node: h("div", { class: "fleet" }, h("div", { class: "title" }, title, mayChange() && button("New agent", () => create(refresh), "primary")), bar, tiles, tools, list, empty, note, more),
+		node: h("div.fleet", {}, h("div.title", {}, title, mayChange() && button("New agent", () => create(refresh), "primary")), bar, tiles, tools, list, empty, note, more),
 		/** One read where nothing is new: the lists are read when the summary changed, and a minute after the last time. */
 		async refresh(anew) {
 			const told = () => JSON.stringify({ ...fleet.summary, as_of: "" });

@@ -1,7 +1,7 @@
 // Tokens: who lets agents in, and who may look and change.
 
 import { forgetLabels, get, mayChange, me, post, remove } from "./api.js";
-import { BOARD, ago, ask, body, button, cell, code, h, now, reveal, row, say, since, sync, table, view } from "./dom.js";
+import { BOARD, ago, ask, button, code, h, now, reveal, say, since, tableView } from "./dom.js";
 
 const ofAgents = ({ kind }) => kind === "enrollment";
 const ofPeople = ({ kind }) => kind === "operator";
@@ -19,15 +19,13 @@ const mint = (refresh) => ask({
 		{ name: "approved", label: "Agents that it creates are active at once", type: "checkbox", value: true, when: ofAgents },
 	],
 	action: "Make the token",
-	run: async ({ label, board_id, days, ...values }) => {
+	run: async ({ board_id, days, ...values }) => {
 		const all_boards = !board_id && !me.board_id;
-		const made = await post("tokens", { ...values, label: label || null, board_id: board_id || null, all_boards, expires_in_seconds: days * 86400 });
+		const made = await post("tokens", { ...values, board_id, all_boards, expires_in_seconds: days * 86400 });
 		forgetLabels();
-		return () => {
-			refresh(true);
-			reveal("The new token", "", ["Token", made.token], ...(made.link ? [["Link to this page", made.link]] : []));
-		};
+		return () => reveal("The new token", "", ["Token", made.token], ...(made.link ? [["Link to this page", made.link]] : []));
 	},
+	then: () => refresh(true),
 });
 
 const named = ({ label, id }) => label ?? id.slice(0, 8);
@@ -41,30 +39,28 @@ const end = (token, refresh) => ask({
 	run: async () => {
 		await remove(`tokens/${token.id}`);
 		forgetLabels();
-		return () => refresh(true);
 	},
+	then: () => refresh(true),
 });
 
 /** The view. */
 export function tokensView({ refresh }) {
-	const rows = body();
 	const kind = (token) => (ofPeople(token) ? token.role : `enrollment${token.reusable ? "" : ", once"}${token.approved ? "" : ", to approve"}`);
-	const create = (token) => row(
-		cell("Label", h("b", {}, named(token)), token.id === me.id && h("span", { class: "muted" }, " (yours)")), cell("Kind", kind(token)), cell("Board", code(token.board_id) || "all"),
-		cell("Made", ago(token.created_at)), cell("Ends", ago(token.expires_at)), cell("Last used"), cell("Let in"), cell("", mayChange() && button("End", () => end(token, refresh), "danger quiet", `End ${named(token)}`)));
-	return {
-		node: view("Tokens", "Enrollment tokens let agents in. Operators' and viewers' are for people: best one for each, which one click ends.",
-			mayChange() && button("New token", () => mint(refresh), "primary"), table("Tokens, newest first", ["Label", "Kind", "Board", "Made", "Ends", "Last used", "Let in", ""], rows)),
-		async refresh() {
-			const { items } = await get("tokens");
-			sync(rows, items, ({ id }) => id, create, (node, token) => {
-				const [, , , , , used, uses] = node.children;
-				node.classList.toggle("over", Date.parse(token.expires_at) < now());
-				// It is noted to the hour.
-				if (now() - Date.parse(token.last_used_at) < 3_600_000) say(used, "this hour");
-				else since(used, token.last_used_at);
-				say(uses, ofAgents(token) ? token.uses.toLocaleString() : "–");
-			});
-		},
+	const cells = (token) => [
+		[h("b", {}, named(token)), token.id === me.id && h("span.muted", {}, " (yours)")], kind(token), code(token.board_id) || "all", ago(token.created_at), ago(token.expires_at), "", "",
+		mayChange() && button("End", () => end(token, refresh), "danger quiet", `End ${named(token)}`),
+	];
+	const update = (node, token) => {
+		const [, , , , , used, uses] = node.children;
+		node.classList.toggle("over", Date.parse(token.expires_at) < now());
+		// It is noted to the hour.
+		if (now() - Date.parse(token.last_used_at) < 3_600_000) say(used, "this hour");
+		else since(used, token.last_used_at);
+		say(uses, ofAgents(token) ? token.uses.toLocaleString() : "–");
 	};
+	return tableView({
+		title: "Tokens", about: "Enrollment tokens let agents in. Operators' and viewers' are for people: best one for each, which one click ends.",
+		add: mayChange() && button("New token", () => mint(refresh), "primary"), columns: ["Label", "Kind", "Board", "Made", "Ends", "Last used", "Let in", ""],
+		read: () => get("tokens"), key: ({ id }) => id, cells, update,
+	});
 }
