@@ -16,8 +16,8 @@ use reqwest::Method;
 use reqwest::header::HeaderName;
 use serde_json::{Value, json};
 use shared::config::env;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use support::document::DOCUMENT;
 use support::{Reply, TestAgent, TestSystem};
@@ -144,6 +144,19 @@ impl Browser {
         self.until("document.querySelector('main').dataset.read").await;
     }
 
+    /// Reads the open view again and again, until an expression is true.
+    async fn read_until(&self, expression: &str) {
+        let look = async {
+            while self.run(&format!("return Boolean({expression})")).await != true {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                self.read_again().await;
+            }
+        };
+        let waited = tokio::time::timeout(6 * PATIENCE, look).await;
+        let shown = self.run("return document.body.innerText").await;
+        assert!(waited.is_ok(), "never {expression}: {shown}");
+    }
+
     /// The texts of all elements that a selector finds.
     async fn texts(&self, selector: &str) -> Vec<String> {
         let found =
@@ -174,6 +187,16 @@ impl Browser {
     async fn click(&self, locator: Locator<'_>) {
         let found = self.client.find(locator).await.expect("something to click on");
         found.click().await.expect("a click");
+    }
+
+    /// Clicks a button of the open agent, chooses in its dialog what is to follow, if anything, and confirms it.
+    async fn asks(&self, word: &str, then: &str) {
+        self.click(Locator::XPath(&format!("//main//button[text()='{word}']"))).await;
+        if !then.is_empty() {
+            self.press(then).await;
+        }
+        self.click(Locator::XPath(&format!("//dialog//button[text()='{word}']"))).await;
+        self.until("!document.querySelector('dialog')").await;
     }
 
     async fn enter(&self) {
@@ -699,6 +722,132 @@ async fn restarts_and_two_processes_with_one_key_are_told_in_words() {
     has(".event.is-error", "Two processes with one key: ").await;
     has(".event.is-error", one).await;
     has(".event.is-error", other).await;
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
+/// A program in Python beside the page; what it prints.
+struct Program {
+    lines: Lines<BufReader<ChildStdout>>,
+    _process: Child,
+}
+
+impl Program {
+    fn start(script: &str, system: &TestSystem, agent: &TestAgent) -> Self {
+        let client = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/src");
+        let mut process = Command::new("python3")
+            .args(["-c", script, client, system.url(), &agent.key])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("python3");
+        let lines = BufReader::new(process.stdout.take().expect("its output")).lines();
+        Self { lines, _process: process }
+    }
+
+    /// Waits for a line; the lines before it.
+    async fn says(&mut self, expected: &str) -> Vec<String> {
+        let mut before = Vec::new();
+        let wait = async {
+            loop {
+                let line = self.lines.next_line().await.expect("a line");
+                let line = line.unwrap_or_else(|| panic!("it ended before {expected}: {before:?}"));
+                if line == expected {
+                    break;
+                }
+                before.push(line);
+            }
+        };
+        let waited = tokio::time::timeout(6 * PATIENCE, wait).await;
+        assert!(waited.is_ok(), "never {expected}: {before:?}");
+        before
+    }
+}
+
+/// Works on in turns, between which it looks whether it may.
+const WORKER: &str = r#"
+import logging, sys, time
+sys.path.insert(0, sys.argv[1])
+from rollcall_heartbeat import Heartbeat, Stop
+
+logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+try:
+    with Heartbeat(sys.argv[2], sys.argv[3]) as heartbeat:
+        while True:
+            heartbeat.check()
+            print("works", flush=True)
+            time.sleep(0.05)
+except Stop:
+    print("stops", flush=True)
+"#;
+
+/// Beats on, whatever it is told.
+const DEAF: &str = r#"
+import sys, time, urllib.error, urllib.request
+
+code = 200
+while code == 200:
+    request = urllib.request.Request(sys.argv[2] + "/api/v1/agent/heartbeat", b"", {"X-Agent-Token": sys.argv[3]})
+    try:
+        code = urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as refusal:
+        code = refusal.code
+    print(code, flush=True)
+    time.sleep(1)
+"#;
+
+/// From a phone, while the machine's own clock goes on and the sweep runs by its schedule.
+#[tokio::test]
+async fn from_a_phone_a_client_in_python_is_paused_set_going_and_stopped() {
+    let system = TestSystem::with().running(SECOND).start().await;
+    let token = system.operator_token().await;
+    let worker = agent(&system, &token, "worker", 2, None).await;
+    let mut program = Program::start(WORKER, &system, &worker);
+    program.says("heartbeats are accepted").await;
+    let browser = Browser::start().await;
+    browser.screen(360, 780, false).await;
+    browser.sign_in(&system, &token).await;
+    browser.open(&format!("#/agents/{}", worker.id)).await;
+    let says = |text: &str| format!("document.querySelector('.why').textContent.includes('{text}')");
+
+    browser.asks("Pause", "").await;
+    program.says("directive: pause").await;
+    browser.read_until(&says(": acknowledged")).await;
+    browser.asks("Resume", "").await;
+    // Between the two heartbeats whose answers differ it ends its turn, and begins no other.
+    let turns = program.says("directive: run").await;
+    assert!(turns.len() <= 1, "it worked through its pause: {turns:?}");
+    program.says("works").await;
+    let events = browser.texts(".event").await.join(" | ");
+    assert!(
+        events.contains("Asked to pause") && events.contains("Acknowledged that it should pause"),
+        "{events}"
+    );
+
+    browser.asks("Stop", "").await;
+    program.says("stops").await;
+    browser.read_until("document.querySelector('.title .pill').textContent === 'Left'").await;
+    browser.is_clean(&system).await;
+    browser.end().await;
+}
+
+#[tokio::test]
+async fn from_a_phone_a_client_that_does_not_listen_is_stopped_and_shut_out() {
+    let system = TestSystem::with().running(SECOND).start().await;
+    let token = system.operator_token().await;
+    let deaf = agent(&system, &token, "deaf", 1, None).await;
+    let mut program = Program::start(DEAF, &system, &deaf);
+    program.says("200").await;
+    let browser = Browser::start().await;
+    browser.screen(360, 780, false).await;
+    browser.sign_in(&system, &token).await;
+    browser.open(&format!("#/agents/{}", deaf.id)).await;
+    browser.asks("Stop", "shut").await;
+    let heard = program.says("403").await;
+    assert!(heard.iter().all(|code| code == "200"), "{heard:?}");
+    browser.read_until("document.querySelector('.title .pill').textContent === 'Revoked'").await;
+    let events = browser.texts(".event").await.join(" | ");
+    assert!(events.contains("Shut out") && !events.contains("Acknowledged"), "{events}");
     browser.is_clean(&system).await;
     browser.end().await;
 }

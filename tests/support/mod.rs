@@ -48,7 +48,10 @@ pub struct Setup {
     timeouts: Timeouts,
     request_budget: Duration,
     patience: Patience,
-    stands_at: Timestamp,
+    /// Where its clock stands; without that it is the machine's.
+    stands_at: Option<Timestamp>,
+    /// How often schedules run by themselves.
+    every: Option<Duration>,
 }
 
 /// So patient that a busy machine changes no outcome: a request that is given up and sent again counts twice.
@@ -87,7 +90,13 @@ impl Setup {
 
     /// A clock that stands at this moment first.
     pub fn standing_at(self, stands_at: Timestamp) -> Self {
-        Self { stands_at, ..self }
+        Self { stands_at: Some(stands_at), ..self }
+    }
+
+    /// The machine's own clock, and schedules that run by themselves, as `cargo run` has them, this often.
+    #[allow(dead_code, reason = "the tests in a browser need it, and they alone")]
+    pub fn running(self, every: Duration) -> Self {
+        Self { stands_at: None, every: Some(every), ..self }
     }
 
     /// Starts the system.
@@ -101,8 +110,8 @@ impl Setup {
             parameters: self.parameters,
             database: Database::Endpoint(proxy.endpoint().to_owned()),
             table_prefix: prefix.clone(),
-            clock: Clock::standing_at(self.stands_at),
-            schedules: None,
+            clock: self.stands_at.map_or_else(Clock::default, Clock::standing_at),
+            schedules: self.every.map(Some),
             timeouts: self.timeouts,
             request_budget: self.request_budget,
             patience: self.patience,
@@ -283,7 +292,15 @@ impl TestSystem {
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let patience = Patience { connect: PATIENT.connect, attempt: PATIENT.attempt };
         let (timeouts, request_budget) = (PATIENT, PATIENT.operation);
-        Setup { template: None, parameters, timeouts, request_budget, patience, stands_at: START }
+        Setup {
+            template: None,
+            parameters,
+            timeouts,
+            request_budget,
+            patience,
+            stands_at: Some(START),
+            every: None,
+        }
     }
 
     /// Sends a request with these headers and this body, as it is. The answer is one that docs/openapi.yaml knows, and so
