@@ -2,7 +2,7 @@
 
 import { actors, get, getIfServed, mayChange, patch, post, remove } from "./api.js";
 import {
-	FOR, QUIET, REASON, ago, agentOf, ask, button, clock, count, event, h, now, ofAgent, overlap, pill, reveal, say, span, svg, sync, timeline, when, words,
+	FOR, QUIET, REASON, ago, agentOf, ask, button, clock, count, event, h, isolated, now, ofAgent, overlap, pill, reveal, say, span, svg, sync, timeline, when, words,
 } from "./dom.js";
 import { STATES, rereadFleet, stateOf } from "./fleet.js";
 
@@ -213,7 +213,8 @@ const THEN = { name: "then", label: "If it goes on", options: [["", "leave it at
 
 /** The actions that the agent's state allows: word, kind of button, what it does. */
 function actions(agent, silences, path, changed, gone) {
-	const { detail: { state, directive, rate_limit_per_minute }, id, name } = agent;
+	const { detail: { state, directive, rate_limit_per_minute }, id } = agent;
+	const name = isolated(agent.name);
 	const list = [];
 	const act = (word, kind, text, run, fields = [REASON], title = `${word} “${name}”?`) =>
 		list.push([word, kind, () => ask({ title, text, fields, action: word, danger: kind === "danger", run, then: () => {

@@ -49,6 +49,8 @@ export const cell = (label, ...children) => h("td", { role: "cell", "data-label"
 export const row = (...cells) => h("tr", { role: "row" }, cells);
 export const rowOf = (columns, contents) => row(columns.map((name, at) => cell(name, contents[at])));
 export const code = (id) => (id ? h("code", { title: id }, id.slice(0, 8)) : "");
+/** A name in a sentence, whatever its letters' direction. */
+export const isolated = (name) => `\u2068${name}\u2069`;
 export const words = (name) => name.replaceAll("_", " ");
 export const count = (number, one, more = `${one}s`) => `${number.toLocaleString()} ${number === 1 ? one : more}`;
 export const pill = (state, word) => h("span", { class: `pill is-${state}` }, word);
