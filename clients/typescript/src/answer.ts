@@ -50,7 +50,7 @@ export function interval(answer: Record<string, unknown>): number | undefined {
 export function directive(answer: unknown): Directive | null {
   const directive = isObject(answer) ? answer["directive"] : undefined;
   const known =
-    isObject(directive) && Number.isInteger(directive["version"]) && typeof directive["action"] === "string";
+    isObject(directive) && Number.isSafeInteger(directive["version"]) && typeof directive["action"] === "string";
   return known ? (directive as unknown as Directive) : null;
 }
 

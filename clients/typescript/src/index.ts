@@ -142,7 +142,7 @@ export class Heartbeat {
   start(): this {
     if (!this.#running) {
       this.#alive = true;
-      const sending = this.#state ? this.#shareUntilStopped(this.#state) : this.#beatUntilStopped();
+      const sending = this.#state ? this.#shareUntilStopped(this.#state) : this.#sendUntilStopped();
       this.#running = sending.finally(() => (this.#alive = false));
     }
     return this;
@@ -291,16 +291,16 @@ export class Heartbeat {
       // Also what it throws at once is a failed promise.
       Promise.resolve({ ...told }).then(handler).then(
         () => this.acknowledge(told),
-        (error) => this.#tell("error", `what should obey ${told.action} failed, and it is not acknowledged: ${error}`),
+        (error) => this.#tell("error", `what should obey ${told.action} failed, and it is not acknowledged: ${printed(error)}`),
       );
     }
   }
 
   // ---- The sender ----
 
-  async #beatUntilStopped(): Promise<void> {
+  async #sendUntilStopped(): Promise<void> {
     do {
-      const delay = await this.#beat();
+      const delay = await this.#sendOne();
       await this.pause(delay);
     } while (!this.#stopping);
     try {
@@ -334,7 +334,7 @@ export class Heartbeat {
   }
 
   /** Sends one heartbeat; how many seconds to wait until the next. Nothing is thrown. */
-  async #beat(): Promise<number> {
+  async #sendOne(): Promise<number> {
     try {
       const { status, retryAfter, body, usage } = await this.#post(this.#status);
       const answer = answers.object(body);
@@ -517,6 +517,15 @@ class Bell {
       if (!holds) (timer as { unref?(): void }).unref?.();
       this.#waiting.add(wake);
     });
+  }
+}
+
+/** Whatever was thrown, as text: there are objects that none can be made of. */
+function printed(thrown: unknown): string {
+  try {
+    return String(thrown);
+  } catch {
+    return "something without a text";
   }
 }
 

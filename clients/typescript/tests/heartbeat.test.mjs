@@ -155,6 +155,21 @@ test("lost heartbeats are tried again within the interval, and Retry-After is ho
   assert.deepEqual(await new Recorded(server.url, 7).all(), [10, 2, 4, 8, 10, 27, 10]);
 });
 
+test("a handler may throw anything, and the program goes on", async (t) => {
+  const directed = (version) => ({ body: JSON.stringify({ ...JSON.parse(accepted(1).body), directive: { version, action: "drain" } }) });
+  const server = await scripted(t, directed(1), directed(2), directed(1e30));
+  const { lines: said, log } = lines();
+  const heartbeat = new Recorded(server.url, 3, { key: KEY, log });
+  const thrown = [Symbol("x"), Object.create(null)];
+  heartbeat.on("drain", () => {
+    throw thrown.shift();
+  });
+  await heartbeat.all();
+  const failed = said.filter((line) => line.includes("not acknowledged")).map((line) => line.split(": ").at(-1));
+  assert.deepEqual(failed, ["Symbol(x)", "something without a text"]);
+  assert.equal(heartbeat.directive, null);
+});
+
 test("a refusal slows it down, also a proxy's", async (t) => {
   const server = await scripted(t, HTML, HTML, HTML, HTML, HTML, accepted(30));
   const { lines: said, log } = lines();
