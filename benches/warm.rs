@@ -101,21 +101,21 @@ async fn invoke(function: &LambdaProcess, event: &Value, times: u32) {
 
 async fn instructions_per_beat(binaries: &Binaries, stack: &Stack, name: &str, event: &Value) -> f64 {
     let mut counts = [0.0; 2];
-    for (beats, count) in COUNTED_RUNS.iter().zip(&mut counts) {
-        *count = instructions(binaries, stack, name, event, *beats).await;
+    for (heartbeats, count) in COUNTED_RUNS.iter().zip(&mut counts) {
+        *count = instructions(binaries, stack, name, event, *heartbeats).await;
     }
     (counts[1] - counts[0]) / f64::from(COUNTED_RUNS[1] - COUNTED_RUNS[0])
 }
 
 /// Instructions from the start of a function to its end after so many heartbeats, as callgrind counts them.
-async fn instructions(binaries: &Binaries, stack: &Stack, name: &str, event: &Value, beats: u32) -> f64 {
-    let output = binaries.folder().join(format!("{name}-{beats}.callgrind"));
+async fn instructions(binaries: &Binaries, stack: &Stack, name: &str, event: &Value, heartbeats: u32) -> f64 {
+    let output = binaries.folder().join(format!("{name}-{heartbeats}.callgrind"));
     let mut command = Command::new(binaries.program("valgrind"));
     command.args(["--tool=callgrind", "--quiet"]).arg(format!("--callgrind-out-file={}", output.display()));
     command.arg(binaries.path(name));
     let environment = stack.environment();
     let function = LambdaProcess::spawn_command(name.to_owned(), command, &environment).await;
-    invoke(&function, event, beats).await;
+    invoke(&function, event, heartbeats).await;
     // Callgrind writes its counts when the program is asked to end.
     kill(nix_pid(function.pid()), Signal::SIGTERM).expect("a running process");
     function.ended().await;

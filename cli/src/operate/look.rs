@@ -214,7 +214,7 @@ fn show(agent: &Value, common: &Common) {
         ("seen", Some(time(&agent["last_seen_at"]).unwrap_or_else(|| "never".to_owned()))),
         ("offline since", time(&detail["offline_since"])),
         ("lease ends", time(&detail["lease_expires_at"])),
-        ("next beat", time(&detail["next_beat_at"])),
+        ("next heartbeat", time(&detail["next_beat_at"])),
         ("stalls", time(&detail["stalls_at"])),
         (
             "interval",

@@ -286,7 +286,7 @@ class HeartbeatTest(unittest.TestCase):
         self.assertIsNone(heartbeat.progress_age)
 
     @unittest.skipUnless(hasattr(os, "fork"), "there is no fork here")
-    def test_after_a_fork_the_child_says_once_that_it_does_not_beat(self):
+    def test_after_a_fork_the_child_says_once_that_it_sends_no_heartbeats(self):
         first = threading.Event()
         server = self.server(lambda c: (c.sendall(accepted(30)), first.set()), accepted(30))
         with Heartbeat(server.url, KEY) as heartbeat:
@@ -347,14 +347,14 @@ class Reports(unittest.TestCase):
     def test_usage_is_reported_until_it_is_accepted_and_then_anew(self):
         server, heartbeat = self.heartbeat(answer(503), answer(200, HTML), *[accepted(1)] * 4)
         heartbeat.usage(tokens=100, cost_usd=0.1)
-        heartbeat._beat()
+        heartbeat._send_one()
         heartbeat.usage(tokens=20, cost_usd=0.2)
         for _ in range(3):
-            heartbeat._beat()
+            heartbeat._send_one()
         # Two of these are one millionth, and the rest waits.
         for _ in range(2):
             heartbeat.usage(cost_usd=0.0000007)
-            heartbeat._beat()
+            heartbeat._send_one()
         both = {"tokens": 120, "cost_usd": 0.3}
         self.assertEqual(
             server.reported("usage"),
@@ -371,13 +371,13 @@ class Reports(unittest.TestCase):
 
         server, heartbeat = self.heartbeat(slow, accepted(1))
         heartbeat.usage(tokens=1)
-        thread = threading.Thread(target=heartbeat._beat)
+        thread = threading.Thread(target=heartbeat._send_one)
         thread.start()
         self.assertTrue(heard.wait(PATIENCE))
         heartbeat.usage(tokens=2)
         go_on.set()
         thread.join()
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertEqual([usage["tokens"] for usage in server.reported("usage")], [1, 2])
 
     def test_the_end_reports_what_was_used(self):
@@ -395,20 +395,20 @@ class Reports(unittest.TestCase):
 
     def test_the_age_of_progress_is_reported_while_there_is_work(self):
         server, heartbeat = self.heartbeat(accepted(1), accepted(1), accepted(1))
-        heartbeat._beat()
+        heartbeat._send_one()
         with heartbeat.working():
             heartbeat._progress_at -= 30
-            heartbeat._beat()
-        heartbeat._beat()
+            heartbeat._send_one()
+        heartbeat._send_one()
         before, during, after = server.reported("progress_age_seconds")
         self.assertEqual((before, int(during) >= 30, after), (None, True, None))
 
     def test_a_process_has_one_boot_id_and_a_deployment_may_choose_it(self):
         server, heartbeat = self.heartbeat(*[accepted(1)] * 3)
-        heartbeat._beat()
-        Heartbeat(server.url, KEY)._beat()
+        heartbeat._send_one()
+        Heartbeat(server.url, KEY)._send_one()
         self.environment(ROLLCALL_BOOT_ID="0123456789ABCDEF")
-        heartbeat._beat()
+        heartbeat._send_one()
         first, second, given = server.reported("boot_id")
         self.assertRegex(first, "^[0-9a-f]{16}$")
         self.assertEqual((second, given), (first, "0123456789abcdef"))
@@ -432,7 +432,7 @@ class Reports(unittest.TestCase):
 
     def test_a_sleep_shorter_than_the_interval_is_not_worth_a_promise(self):
         server, heartbeat = self.heartbeat(accepted(60))
-        heartbeat._beat()
+        heartbeat._send_one()
         heartbeat.sleep_until(rollcall_heartbeat.time.time() + 0.1)
         self.assertFalse(heartbeat._hurry)
 
@@ -450,7 +450,7 @@ class Reports(unittest.TestCase):
 
     def test_after_a_failure_nobody_hurries(self):
         server, heartbeat = self.heartbeat(answer(429, Retry_After=1000))
-        heartbeat._beat()
+        heartbeat._send_one()
         heartbeat._hurry = True
         early = []
         heartbeat._lock.wait_for = lambda ready, _seconds: early.append(ready())
@@ -462,11 +462,11 @@ class Reports(unittest.TestCase):
         created = answer(200, json.dumps({**new, "agent_token": KEY}))
         server, heartbeat = self.heartbeat(created, accepted(1), accepted(1), key=None, name="n", token="rce_1")
         self.assertIsNone(heartbeat.key)
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertEqual(heartbeat.key, KEY)
-        heartbeat._beat()
+        heartbeat._send_one()
         heartbeat.key = "rotated"
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertEqual(server.credentials, ["rce_1", "rce_1", "rotated"])
         asked = [(path, body.get("name")) for path, body in server.asked]
         self.assertEqual(asked, [("/api/v1/agents/heartbeat", "n")] * 2 + [("/api/v1/agent/heartbeat", None)])
@@ -474,18 +474,18 @@ class Reports(unittest.TestCase):
     def test_the_environment_or_its_file_has_what_the_program_does_not_say(self):
         server, _ = self.heartbeat(accepted(1), accepted(1))
         self.environment(ROLLCALL_URL=server.url, ROLLCALL_KEY=KEY)
-        Heartbeat()._beat()
+        Heartbeat()._send_one()
         del os.environ["ROLLCALL_KEY"]
         with tempfile.NamedTemporaryFile("w+") as file:
             print("rce_2", file=file, flush=True)
             self.environment(ROLLCALL_ENROLLMENT_TOKEN_FILE=file.name)
-            Heartbeat(name="n")._beat()
+            Heartbeat(name="n")._send_one()
         self.assertEqual(server.credentials, [KEY, "rce_2"])
 
     def test_a_key_that_no_header_takes_is_not_repeated(self):
         with self.assertLogs("rollcall") as said:
-            Heartbeat("http://127.0.0.1:1", "a secret\nof two lines")._beat()
-            Heartbeat("http://127.0.0.1:1")._beat()
+            Heartbeat("http://127.0.0.1:1", "a secret\nof two lines")._send_one()
+            Heartbeat("http://127.0.0.1:1")._send_one()
         first, second = said.output
         self.assertNotIn("secret", first)
         self.assertIn("there is no key", second)
@@ -495,8 +495,8 @@ class Reports(unittest.TestCase):
         odd = answer(200, json.dumps({**body, "report_errors": ["report.usage: must be an object"]}))
         _, heartbeat = self.heartbeat(odd, odd)
         with self.assertLogs("rollcall", "ERROR") as said:
-            heartbeat._beat()
-            heartbeat._beat()
+            heartbeat._send_one()
+            heartbeat._send_one()
         self.assertEqual(len(said.output), 1)
 
 
@@ -579,7 +579,7 @@ class Directives(unittest.TestCase):
         self.addCleanup(server.close)
         heartbeat = Heartbeat(server.url, KEY)
         for _ in script:
-            heartbeat._beat()
+            heartbeat._send_one()
         return server, heartbeat
 
     def acknowledged(self, server):
@@ -602,11 +602,11 @@ class Directives(unittest.TestCase):
         work = threading.Thread(target=lambda: (heartbeat.check(), passed.set()), daemon=True)
         work.start()
         until(lambda: heartbeat._obeyed is not None)
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertFalse(passed.is_set())
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertTrue(passed.wait(PATIENCE))
-        heartbeat._beat()
+        heartbeat._send_one()
         self.assertEqual(self.acknowledged(server), [None, 7, 7, 8])
 
     def test_a_coroutine_waits_too(self):
@@ -653,10 +653,10 @@ class Directives(unittest.TestCase):
         def drain(directive):
             heard.append(directive)
 
-        heartbeat._beat()
+        heartbeat._send_one()
         until(lambda: heartbeat._obeyed is not None)
         for _ in range(3):
-            heartbeat._beat()
+            heartbeat._send_one()
         self.assertEqual(heard, [{"version": 5, "action": "drain"}])
         self.assertEqual(self.acknowledged(server), [None, 5, 5, 5])
 

@@ -331,7 +331,7 @@ class Heartbeat:
         self._running = True
         try:
             if self._state is None:
-                self._beat_until_stopped()
+                self._send_until_stopped()
                 self._say_last_word()
             else:
                 log.info("rollcall run sends the heartbeats of this process")
@@ -339,10 +339,10 @@ class Heartbeat:
         finally:
             self._running = False
 
-    def _beat_until_stopped(self):
+    def _send_until_stopped(self):
         while True:
             try:
-                delay = self._beat()
+                delay = self._send_one()
             except Exception:
                 log.exception("a heartbeat failed in a way that nobody thought of")
                 delay = self._interval
@@ -367,7 +367,7 @@ class Heartbeat:
             self._lock.wait_for(lambda: self._stopping or (self._hurry and steady), seconds)
             return self._stopping
 
-    def _beat(self):
+    def _send_one(self):
         """Sends one heartbeat; how long to wait until the next."""
         try:
             code, retry_after, body = self._post(self.status)
@@ -526,12 +526,12 @@ class Heartbeat:
 
     def _forked(self):
         """In the child: the thread is not here, and the lock may be held by it for ever."""
-        beating, self._running = self._running, False
+        sending, self._running = self._running, False
         self._lock = threading.Condition()
         self._stopping = True
         # Not None: the child's copy of a `with` must not start another sender of the parent's heartbeats.
         self._thread = threading.Thread() if self._thread is not None else None
-        if beating:
+        if sending:
             log.warning(
                 "process %d was forked from the one that sends the heartbeats and sends none itself; "
                 "its own Heartbeat would",
