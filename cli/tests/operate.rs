@@ -204,7 +204,7 @@ fn json_is_what_the_api_answers_and_tables_show_no_escapes() {
     // What is cut says so.
     rollcall.agent(json!({ "name": "n".repeat(50) }));
     let (_, out, _) = ran(&rollcall, &folder, &["agents", "--name", "n"]);
-    assert!(out.contains(&format!("\n{}…  ", "n".repeat(39))), "{out}");
+    assert!(out.contains(&format!("\n{}…  ", "n".repeat(47))), "{out}");
 }
 
 #[test]

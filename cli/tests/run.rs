@@ -333,6 +333,19 @@ fn a_name_and_a_token_make_the_agent_and_its_key_is_kept() {
 }
 
 #[test]
+fn without_a_place_for_its_key_a_name_and_a_token_are_enough() {
+    let (rollcall, folder) = (Rollcall::start(), Folder::new());
+    fs::write(folder.file("plain"), "no folder").expect("a file");
+    let mut wrapped = folder.rollcall(&rollcall.url);
+    wrapped.env("ROLLCALL_ENROLLMENT_TOKEN", rollcall.enrollment_token());
+    let wrapped = wrapped.env("XDG_STATE_HOME", folder.file("plain")).args(["run", "--name", "placeless"]);
+    let mut wrapped = sh(wrapped, "exit 0");
+    wrapped.says("the agent's key is not read: ");
+    wrapped.says("the agent's key is not kept: ");
+    assert_eq!((wrapped.ends().code(), &rollcall.named("placeless")["status"]), (Some(0), &json!("offline")));
+}
+
+#[test]
 fn where_anybody_may_register_a_name_is_enough() {
     let (rollcall, folder) = (Rollcall::start(), Folder::new());
     let run = || sh(folder.rollcall(&rollcall.url).args(["run", "--name", "demo"]), "exit 0");
@@ -382,8 +395,13 @@ fn a_pause_that_an_answer_asks_for_is_kept() {
 #[test]
 fn neither_a_redirect_nor_an_answer_of_another_nor_an_echoed_key_gets_far() {
     let folder = Folder::new();
-    let url = answering(|n, request| match n {
-        0 => "HTTP/1.1 308 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    let (requests, elsewhere) = channel();
+    let other = answering(move |_, request| {
+        requests.send(request.to_owned()).ok();
+        "HTTP/1.1 404 Nothing\r\nContent-Length: 0\r\n\r\n".to_owned()
+    });
+    let url = answering(move |n, request| match n {
+        0 => format!("HTTP/1.1 308 Moved\r\nLocation: {other}/\r\nContent-Length: 0\r\n\r\n"),
         1 => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
         _ => {
             let key = request.to_lowercase();
@@ -397,6 +415,7 @@ fn neither_a_redirect_nor_an_answer_of_another_nor_an_echoed_key_gets_far() {
     wrapped.says("heartbeat failed: HTTP 308, and not from Rollcall; next try in ");
     wrapped.says("heartbeat failed: an answer that is not Rollcall's; next try in ");
     wrapped.says("heartbeat failed: HTTP 503: no  [2J(a secret); next try in ");
+    assert_eq!(elsewhere.try_iter().collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]

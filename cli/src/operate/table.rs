@@ -8,8 +8,8 @@ use super::print;
 use crate::environment;
 use crate::text::visible;
 
-/// The longest text of a cell that is not the last of its row.
-const CELL_MOST: usize = 40;
+/// The longest text of a cell that is not the last of its row: an operator's id has 45.
+const CELL_MOST: usize = 48;
 
 /// The longest text of a row's last cell.
 const LAST_MOST: usize = 300;

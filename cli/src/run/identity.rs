@@ -41,6 +41,7 @@ impl Identity {
         key_file: Option<PathBuf>,
     ) -> Result<Self, String> {
         let token = environment::secret(environment::ENROLLMENT_TOKEN)?;
+        let is_named = key_file.is_some();
         let kept = match (&key_file, &name) {
             (Some(_), _) | (None, None) => key_file,
             (None, Some(name)) => default_key_file(client.base(), board.as_deref(), name),
@@ -52,6 +53,11 @@ impl Identity {
                 let key = match fs::read_to_string(&file) {
                     Ok(text) => Some(Secret::new(&text)),
                     Err(error) if error.kind() == io::ErrorKind::NotFound && name.is_some() => None,
+                    // By its token the name finds the same agent; without one it would be another each time.
+                    Err(error) if !is_named && token.is_some() => {
+                        super::say(format_args!("the agent's key is not read: {}: {error}", file.display()));
+                        None
+                    }
                     Err(error) => return Err(format!("{}: {error}", file.display())),
                 };
                 (key, Some(file), false)

@@ -272,9 +272,9 @@ impl Running {
     /// Waits for a line that contains this.
     #[track_caller]
     pub fn says(&self, part: &str) -> String {
-        let mut lines = Vec::new();
+        let (mut lines, ends) = (Vec::new(), Instant::now() + PATIENCE);
         loop {
-            let line = self.errors.recv_timeout(PATIENCE);
+            let line = self.errors.recv_timeout(ends.saturating_duration_since(Instant::now()));
             let Ok(line) = line else { panic!("waited in vain for {part:?} after {lines:#?}") };
             if line.contains(part) {
                 return line;
