@@ -125,29 +125,49 @@ async fn a_strangers_batch_is_one_read_at_most_and_no_write() {
 
 /// ⚠ One agent's key must not make a hundred writes of a hundred invented keys.
 #[tokio::test]
-async fn after_three_unknown_keys_the_rest_is_refused_without_a_call() {
+async fn after_three_unknown_keys_each_further_key_is_looked_up_before_it_is_tried() {
     let system = TestSystem::start().await;
     let agent = system.verified("gateway").await;
     let items: Vec<_> = (0..100).map(|number| json!({ "agent_token": format!("{number:048x}") })).collect();
     let unknown = json!(items);
     system.proxy.take();
-    let reply = send(&system, &agent.key, &unknown).await;
-    let tries = system.proxy.take().of("UpdateItem").requests();
-    assert_eq!(statuses(&reply), [401; 100]);
+    assert_eq!(statuses(&send(&system, &agent.key, &unknown).await), [401; 100]);
+    let tally = system.proxy.take();
+    let tries = tally.of("UpdateItem").requests();
     assert!((3..3 + 16).contains(&tries), "{tries}: those that were under way when the third was found");
-    let not_tried = |result: &&Value| text(&result["error"], "detail").starts_with("not tried");
-    assert_eq!(results(&reply).iter().filter(not_tried).count(), 100 - tries);
+    assert_eq!(tally.of("GetItem").requests(), 1 + 100 - tries, "the gateway's own key, and the rest");
 
-    // Two unknown keys are an oversight: whoever comes after them is heard.
-    let agents = [agent.clone(), system.verified("second").await];
+    // Two unknown keys are an oversight, and remembered: no call for either.
     system.advance(2 * SECOND);
-    let mut items = vec![unknown[0].clone(), unknown[1].clone()];
-    items.extend(by_key(&agents).as_array().expect("a list").iter().cloned());
-    assert_eq!(statuses(&send(&system, &agent.key, &json!(items)).await), [401, 401, 200, 200]);
-    // And remembered: no call for either.
-    system.proxy.take();
-    assert_eq!(statuses(&send(&system, &agent.key, &json!(items)).await), [401, 401, 200, 200]);
-    assert_eq!(system.proxy.take().of("UpdateItem").requests(), 2);
+    let items = json!([unknown[0], unknown[1], { "agent_token": agent.key }]);
+    for tries in [3, 1] {
+        system.proxy.take();
+        assert_eq!(statuses(&send(&system, &agent.key, &items).await), [401, 401, 200]);
+        let tally = system.proxy.take();
+        assert_eq!((tally.of("UpdateItem").requests(), tally.of("GetItem").requests()), (tries, 1));
+    }
+}
+
+/// ⚠ An operator removes agents, and their gateway does not know yet: whoever comes after them must not be taken for dead.
+#[tokio::test]
+async fn removed_agents_in_front_keep_nobody_behind_them_from_being_heard() {
+    let system = TestSystem::start().await;
+    let token = enrollment_token(&system, &json!({})).await;
+    let agents = fleet(&system, &token, 60).await;
+    let operator = Client::operator(&system).await;
+    for removed in &agents[..30] {
+        assert_eq!(operator.delete(&agent_path(&removed.id, "")).await.status, 200);
+    }
+    system.advance(Duration::from_mins(1));
+    let expected = [[401_u64; 30], [200; 30]].concat();
+    for credential in [&token, &agents[59].key] {
+        system.advance(2 * SECOND);
+        assert_eq!(statuses(&send(&system, credential, &by_key(&agents)).await), expected);
+    }
+    for heard in &agents[30..] {
+        let seen = number(&system.row(heard).await, "last_seen_at");
+        assert_eq!(seen, Some(system.now().as_millis()));
+    }
 }
 
 // ---- Each item by itself ---------------------------------------------------------------------------------
