@@ -435,6 +435,21 @@ async fn who_goes_on_without_acknowledging_is_told_once_and_once_when_it_does() 
     assert_eq!(alerts(&system).await[1]["data"]["ended"], "unheeded");
 }
 
+/// ⚠ What is wanted it hears when it wakes.
+#[tokio::test]
+async fn who_is_asleep_is_not_told_as_unheeding() {
+    let system = TestSystem::start().await;
+    let agent = beaten(&system).await;
+    let body = json!({ "report": { "next_beat_in_seconds": 3_600 } });
+    let itself = Client::x_agent_token(&system, &agent.key);
+    assert_eq!(itself.post(OWN_BEAT, &body).await.status, 200);
+    let version = pause(&system, &agent).await;
+    minutes(&system, 59).await;
+    acknowledge(&system, &agent, &version).await.data();
+    minutes(&system, 1).await;
+    assert_eq!(types(&system).await, [""; 0]);
+}
+
 #[tokio::test]
 async fn nobody_waits_for_the_acknowledgement_of_run() {
     let system = TestSystem::start().await;

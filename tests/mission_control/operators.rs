@@ -470,6 +470,32 @@ async fn transitions_go_from_pending_to_active_to_revoked_and_back_to_where_revo
     }
 }
 
+/// ⚠ Counted from its last heartbeat, which was before it was shut out, it would be silent at once.
+#[tokio::test]
+async fn a_new_tolerance_leaves_a_restored_agent_its_time_for_the_next_beat() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    system.beat(&agent, "healthy").await.data();
+    let operator = Client::operator(&system).await;
+    operator.touch(&agent_path(&agent.id, "/revoke")).await;
+    system.advance(Duration::from_hours(1));
+    for (tolerance, seconds) in [(180, 300), (600, 600), (120, 300)] {
+        operator.touch(&agent_path(&agent.id, "/revoke")).await;
+        agent_read(&operator.touch(&agent_path(&agent.id, "/restore")).await);
+        let change = json!({ "heartbeat_config": { "missing_tolerance": tolerance } });
+        agent_read(&operator.patch(&agent_path(&agent.id, ""), &change).await);
+        let end = system.now().plus(Duration::from_secs(seconds)).as_millis();
+        assert_eq!(millis(&system.row(&agent).await, "lease_expires_at"), end, "{tolerance}");
+        assert_eq!(system.sweep().await["announced"], 0);
+        system.advance(SECOND);
+    }
+    system.beat(&agent, "healthy").await.data();
+    let change = json!({ "heartbeat_config": { "missing_tolerance": 240 } });
+    agent_read(&operator.patch(&agent_path(&agent.id, ""), &change).await);
+    let end = system.now().plus(Duration::from_mins(4)).as_millis();
+    assert_eq!(millis(&system.row(&agent).await, "lease_expires_at"), end, "heard, it has its tolerance");
+}
+
 #[tokio::test]
 async fn a_restored_agent_has_its_tolerance_or_five_minutes_for_its_next_beat() {
     let system = TestSystem::start().await;

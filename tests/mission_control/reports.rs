@@ -101,6 +101,45 @@ async fn who_is_idle_or_asleep_or_paused_is_not_stalled() {
     assert_eq!(types(&system).await, [""; 0]);
 }
 
+/// ⚠ What it said before it was shut out says nothing of its work now, and it has not been able to say anything else.
+#[tokio::test]
+async fn a_restored_agent_is_not_stalled_before_it_is_heard() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    report(&system, &agent, json!({ "progress_age_seconds": 0 })).await;
+    let operator = Client::operator(&system).await;
+    agent_read(&operator.touch(&agent_path(&agent.id, "/revoke")).await);
+    minutes(&system, 20).await;
+    agent_read(&operator.touch(&agent_path(&agent.id, "/restore")).await);
+    minutes(&system, 2).await;
+    assert_eq!(types(&system).await, [""; 0]);
+    report(&system, &agent, json!({ "progress_age_seconds": 1_320 })).await;
+    minutes(&system, 1).await;
+    assert_eq!(types(&system).await, ["agent.stalled"], "by its own word");
+}
+
+/// ⚠ The time of the pause is in the age that it reports: without time to get further, each end of a pause would be told.
+#[tokio::test]
+async fn who_is_told_to_go_on_after_a_pause_has_time_to_get_further() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    let operator = Client::operator(&system).await;
+    let direct = async |action| {
+        let path = agent_path(&agent.id, "/directive");
+        assert_eq!(operator.post(&path, &json!({ "action": action })).await.status, 200);
+    };
+    report(&system, &agent, json!({ "progress_age_seconds": 0 })).await;
+    direct("pause").await;
+    direct("run").await;
+    direct("pause").await;
+    work(&system, &agent, 4, &json!({ "progress_age_seconds": 5_000 })).await;
+    direct("run").await;
+    work(&system, &agent, 14, &json!({ "progress_age_seconds": 5_000 })).await;
+    assert_eq!(types(&system).await, [""; 0]);
+    work(&system, &agent, 1, &json!({ "progress_age_seconds": 5_000 })).await;
+    assert_eq!(types(&system).await, ["agent.stalled"], "it does not go on");
+}
+
 #[tokio::test]
 async fn an_operator_says_how_long_work_may_stand_still() {
     let system = TestSystem::start().await;

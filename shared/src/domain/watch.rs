@@ -307,13 +307,19 @@ impl Watched {
         }
     }
 
-    /// Whether its work stands still, and nobody paused it.
+    /// Whether its work stands still, by its own word since it was let in, and nobody paused it. Whoever ends a pause leaves
+    /// the work its time to get further.
     #[must_use]
     pub fn is_stalled(&self, now: Timestamp) -> bool {
-        let is_paused = self.directive.is_some_and(|directive| directive.action == Action::Pause)
-            // Midnight ends that pause: then the work has its time to get further.
-            || self.is_over_budget(now.minus(STALL_AFTER));
-        self.is_live(now) && !is_paused && self.stalls_at.is_some_and(|at| at < now)
+        let is_paused = self.directive.is_some_and(|directive| match directive.action {
+            Action::Pause => true,
+            Action::Run => now.since(directive.since()) < STALL_AFTER,
+            Action::Drain | Action::Stop | Action::RotateKey => false,
+        });
+        // Midnight ends that pause.
+        let is_paused = is_paused || self.is_over_budget(now.minus(STALL_AFTER));
+        let is_its_word = self.last_seen_at >= self.verified_at;
+        self.is_live(now) && is_its_word && !is_paused && self.stalls_at.is_some_and(|at| at < now)
     }
 
     /// Whether more than one process has its key. Only then the noise lasts longer than a deployment. What was told holds
@@ -333,10 +339,11 @@ impl Watched {
         Spend { day: self.spend_day, used, budget, told: None }.is_over(now)
     }
 
-    /// Whether it sends heartbeats, and does not acknowledge what an operator wants.
+    /// Whether it sends heartbeats, and does not acknowledge what an operator wants. Who is asleep has not heard it.
     fn is_unheeding(&self, now: Timestamp) -> bool {
         let interval = Duration::from_millis(self.interval_ms);
-        self.directive.is_some_and(|directive| directive.is_unheeded(interval, now))
+        let is_asleep = self.next_beat_at.is_some_and(|promised| now < promised);
+        !is_asleep && self.directive.is_some_and(|directive| directive.is_unheeded(interval, now))
     }
 
     /// Whether an operator wanted it to end, and it goes on: it was heard when it should have been gone. Who could not

@@ -136,7 +136,7 @@ impl StateChange {
             change.after.verified_at = Some(now);
             // Back from a revocation, an agent that was heard before gets time for its next heartbeat.
             if agent.lease_expires_at.is_some() {
-                let lease = now.plus(agent.tolerance().max(FIRST_HEARTBEAT_GRACE));
+                let lease = lease_anew(now, agent.tolerance());
                 change.expression.write("lease_expires_at", moment(lease));
                 change.after.lease_expires_at = Some(lease);
             }
@@ -197,13 +197,21 @@ impl Patch {
             change.expression.write("tolerance_ms", number(tolerance));
             change.after.interval_ms = interval;
             change.after.tolerance_ms = tolerance;
-            match agent.last_seen_at {
-                Some(seen) => {
+            match (agent.last_seen_at, agent.verified_at) {
+                // Restored, and not heard since: it keeps its time to come back.
+                (Some(seen), Some(restored)) if restored > seen => {
+                    let lease = lease_anew(restored, heartbeat.tolerance());
+                    change.expression.require("last_seen_at = :unheard_since");
+                    change.expression.value(":unheard_since", moment(seen));
+                    change.expression.write("lease_expires_at", moment(lease));
+                    change.after.lease_expires_at = Some(lease);
+                }
+                (Some(seen), _) => {
                     // Added in the write itself: a heartbeat may have moved `last_seen_at` since it was read.
                     change.expression.set("lease_expires_at = last_seen_at + :tolerance_ms");
                     change.after.lease_expires_at = Some(seen.plus(heartbeat.tolerance()));
                 }
-                None => change.expression.require("attribute_not_exists(last_seen_at)"),
+                (None, _) => change.expression.require("attribute_not_exists(last_seen_at)"),
             }
             change.show("heartbeat_config", config_json(agent.heartbeat()), config_json(heartbeat));
         }
@@ -241,6 +249,11 @@ impl NewDirective {
         });
         Ok(Some(change))
     }
+}
+
+/// Until when an agent that is let in again must be heard.
+fn lease_anew(restored: Timestamp, tolerance: Duration) -> Timestamp {
+    restored.plus(tolerance.max(FIRST_HEARTBEAT_GRACE))
 }
 
 /// A heartbeat configuration as events and Mission Control show it.
