@@ -34,6 +34,7 @@ mod mission_control {
 mod system {
     mod faults;
     mod generated_input;
+    mod lives;
     mod openapi;
     mod page;
     mod policies;

@@ -15,6 +15,8 @@ mod expression;
 mod fleet;
 mod listing;
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod row_size;
 mod silences;
 mod sweep;

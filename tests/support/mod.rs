@@ -10,6 +10,7 @@
 pub mod document;
 pub mod dynamodb_proxy;
 pub mod loopback;
+pub mod model;
 pub mod receiver;
 pub mod runtime_api;
 pub mod tls;
