@@ -87,8 +87,14 @@ const TLS_ONLY: (&str, &str) = ("strict-transport-security", "max-age=63072000")
 /// Serves a file, or says that the caller's copy is still right.
 ///
 /// # Errors
-/// 404 for a file that is none of the page's.
+/// 404 for a file that is none of the page's, 308 to the page's own address for one without its last slash.
 pub fn handle(request: &Request) -> Result<Answer, ApiError> {
+    let path = request.uri().path();
+    if route(request) == "/" && !path.ends_with('/') {
+        // A mapping alone, as `/rollcall`: the addresses in the page would be taken for those of its parent.
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Err(ErrorKind::Moved { location: format!("/{}/{query}", path.trim_matches('/')) }.into());
+    }
     let file = File::asked_for(request).ok_or(ErrorKind::NotFound("no such file"))?;
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let by_tls = header("x-forwarded-proto") == Some("https");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use functions::register;
 use lambda_http::Body;
 use lambda_http::http::Request;
+use reqwest::Url;
 use serde_json::{Value, json};
 use shared::config::Config;
 use shared::domain::event::EventIds;
@@ -275,39 +276,129 @@ async fn a_database_that_never_answers_is_a_503_and_no_hang() {
     call(&heartbeat, beat).await.data();
 }
 
-/// A custom domain with a mapping, or a stage with a name: the path begins with it, the route does not.
+/// A mapping of a custom domain, of one part and of several; one may even be called as the routes begin.
+const MAPPINGS: [&str; 3] = ["/rollcall", "/teams/rollcall-2", "/api"];
+
+/// The same event as API Gateway sends it for a custom domain with a mapping, or a stage with a name: the path begins
+/// with it, the route does not. Without its own endpoint, the domain is all that a client ever sees.
+fn mapped(mapping: &str, mut event: Value) -> Value {
+    let path = format!("{mapping}{}", event["rawPath"].as_str().expect("a path"));
+    event["rawPath"] = json!(path);
+    event["requestContext"]["http"]["path"] = json!(path);
+    event["requestContext"]["domainName"] = json!("agents.example");
+    event["requestContext"]["domainPrefix"] = json!("agents");
+    with_header(with_header(event, "host", "agents.example"), "x-forwarded-proto", "https")
+}
+
+/// API Gateway's event for a route with this variable in it.
+fn with_parameter(method: &str, route: &str, name: &str, value: &str) -> Value {
+    let mut event = request(method, &route.replace(&format!("{{{name}}}"), value));
+    event["routeKey"] = json!(format!("{method} {route}"));
+    event["requestContext"]["routeKey"] = event["routeKey"].clone();
+    event["pathParameters"] = json!({ name: value });
+    event
+}
+
 #[tokio::test]
 async fn a_mapping_before_the_path_changes_no_answer_and_stands_in_the_rendered_lines() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("mapped").await;
-    let mapped = |method: &str, route: &str| {
-        let mut event = request(method, &format!("/rollcall{}", route.replace("{agent_id}", &agent.id)));
-        let key = json!(format!("{method} {route}"));
-        event["routeKey"] = key.clone();
-        event["requestContext"]["routeKey"] = key;
-        event["pathParameters"] = json!({ "agent_id": agent.id });
-        with_header(event, "x-agent-token", &agent.key)
-    };
     let get = deployment.function("get-agent").await;
-    let shown = call(&get, mapped("GET", "/api/v1/agents/{agent_id}")).await;
-    assert_eq!(shown.json()["name"], "mapped", "{}", shown.text);
     let heartbeat = deployment.function("heartbeat").await;
-    for route in ["/api/v1/agents/{agent_id}/heartbeat", "/api/v1/agent/heartbeat"] {
-        let reply = call(&heartbeat, mapped("POST", route)).await;
-        assert_eq!(
-            (reply.status, &reply.json()["status"]),
-            (200, &json!("online")),
-            "{route}: {}",
-            reply.text
-        );
-    }
     let workspace = deployment.function("get-workspace").await;
-    let files = call(&workspace, mapped("GET", "/api/v1/agents/{agent_id}/workspace")).await;
-    let tools = files.json()["files"]["TOOLS.md"].as_str().expect("a file").to_owned();
-    assert!(tools.contains("/rollcall\n"), "{tools}");
+    let tokens = deployment.function("create-token").await;
     let fallback = deployment.function("fallback").await;
-    let nowhere = call(&fallback, with_default_route(request("GET", "/rollcall/api/v1/nothing"))).await;
-    assert_eq!(nowhere.json()["detail"], "no such route");
+    // By the machine's clock, which is the functions'.
+    let operator =
+        deployment.function("mint-token").await.invoke(json!({ "kind": "operator" })).await.answer();
+    let operator = format!("Bearer {}", operator["token"].as_str().expect("a token"));
+    for mapping in MAPPINGS {
+        let of_agent = |method: &str, route: &str| {
+            let event = mapped(mapping, with_parameter(method, route, "agent_id", &agent.id));
+            with_header(event, "x-agent-token", &agent.key)
+        };
+        let shown = call(&get, of_agent("GET", "/api/v1/agents/{agent_id}")).await;
+        assert_eq!(shown.json()["name"], "mapped", "{}", shown.text);
+        for route in ["/api/v1/agents/{agent_id}/heartbeat", "/api/v1/agent/heartbeat"] {
+            let reply = call(&heartbeat, of_agent("POST", route)).await;
+            assert_eq!(reply.json()["id"], agent.id.as_str(), "{route}: {}", reply.text);
+        }
+        let body = json!({ "apiKey": agent.key, "status": "healthy" });
+        let reply = call(&heartbeat, mapped(mapping, post("/api/agents/heartbeat", &body))).await;
+        assert_eq!(reply.data()["agentId"], agent.id.as_str());
+
+        let api = format!("https://agents.example{mapping}");
+        let files = call(&workspace, of_agent("GET", "/api/v1/agents/{agent_id}/workspace")).await;
+        let tools = files.json()["files"]["TOOLS.md"].as_str().expect("a file").to_owned();
+        assert!(tools.contains(&format!("{api}\n")), "{tools}");
+        let wanted = json!({ "kind": "operator", "label": "behind a mapping" });
+        let minting = mapped(mapping, post("/api/v1/tokens", &wanted));
+        let minted = call(&tokens, with_header(minting, "authorization", &operator)).await.json();
+        let link = format!("{api}/#token={}", minted["token"].as_str().expect("a token"));
+        assert_eq!(minted["link"], link.as_str());
+
+        let unrouted = |method: &str, path: &str| {
+            call(&fallback, with_default_route(mapped(mapping, request(method, path))))
+        };
+        assert_eq!(unrouted("GET", "/api/v1/nothing").await.json()["detail"], "no such route", "{mapping}");
+        assert_eq!(unrouted("GET", "/api/agents/nothing").await.refusal().1, "NOT_FOUND", "{mapping}");
+        let method = unrouted("DELETE", "/api/agents/heartbeat").await;
+        assert_eq!((method.status, method.header("allow")), (405, Some("POST")), "{mapping}");
+        let slash = unrouted("POST", "/api/v1/agents/").await;
+        let location = format!("{mapping}/api/v1/agents");
+        assert_eq!((slash.status, slash.header("location")), (308, Some(location.as_str())), "{mapping}");
+    }
+}
+
+/// Addresses in the page are relative, so each is right wherever the page itself was found.
+#[tokio::test]
+async fn behind_a_mapping_the_page_finds_its_files_and_the_api() {
+    let deployment = Deployment::start().await;
+    let page = deployment.function("page").await;
+    for mapping in MAPPINGS {
+        let root = Url::parse(&format!("https://agents.example{mapping}/")).expect("a URL");
+        let html = call(&page, mapped(mapping, request("GET", "/"))).await;
+        assert_eq!(html.status, 200, "{}", html.text);
+        assert!(html.header("strict-transport-security").is_some(), "TLS ends at the domain");
+
+        let mut wanted: Vec<Url> = ["href=\"", "src=\""]
+            .iter()
+            .flat_map(|attribute| html.text.split(attribute).skip(1))
+            .map(|rest| root.join(rest.split('"').next().expect("an address")).expect("a URL"))
+            .collect();
+        assert!(wanted.len() > 3, "{}", html.text);
+        let mut read = BTreeSet::new();
+        while let Some(url) = wanted.pop() {
+            if !read.insert(url.path().to_owned()) {
+                continue;
+            }
+            let route = url.path().strip_prefix(mapping).unwrap_or_else(|| panic!("{url} is not in {root}"));
+            let name = route.strip_prefix("/page/").unwrap_or_else(|| panic!("{url} is no file of the page"));
+            let event = mapped(mapping, with_parameter("GET", "/page/{file}", "file", name));
+            let file = call(&page, event).await;
+            assert_eq!(file.status, 200, "{url}: {}", file.text);
+            wanted.extend(
+                file.text
+                    .split(" from \"./")
+                    .skip(1)
+                    .map(|rest| url.join(rest.split('"').next().expect("a module")).expect("a URL")),
+            );
+            // A script asks relative to the page, and not to itself.
+            for rest in file.text.split("fetch(`").skip(1) {
+                let asked = root.join(rest.split('$').next().expect("an address")).expect("a URL");
+                assert_eq!(asked.path(), format!("{mapping}/api/v1/"), "{url}");
+            }
+        }
+        assert!(read.len() > 8, "{read:?}");
+
+        // Without the slash at its end, as a mapping is mostly typed, they would be sought beside it.
+        let mut bare = mapped(mapping, request("GET", "/"));
+        bare["rawPath"] = json!(mapping);
+        bare["rawQueryString"] = json!("from=chat");
+        let moved = call(&page, bare).await;
+        let location = format!("{mapping}/?from=chat");
+        assert_eq!((moved.status, moved.header("location")), (308, Some(location.as_str())));
+    }
 }
 
 fn with_default_route(mut event: Value) -> Value {

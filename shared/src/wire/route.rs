@@ -15,10 +15,17 @@ pub fn route(request: &Request) -> &str {
     key.and_then(|key| key.split_once(' ')).map_or_else(of_default, |(_method, path)| path)
 }
 
-/// A path without what a custom domain's mapping or a stage put before it.
+/// The first parts of the contracts' paths.
+const ROOTS: [&str; 2] = ["/api/v1", "/api/agents"];
+
+/// A path without what a custom domain's mapping or a stage put before it, which may itself be called `api`.
 #[must_use]
 pub fn without_mapping(path: &str) -> &str {
-    path.find("/api/").map_or(path, |start| &path[start..])
+    let begins_with = |rest: &str, root: &str| {
+        rest.strip_prefix(root).is_some_and(|more| more.is_empty() || more.starts_with('/'))
+    };
+    let mut rests = path.match_indices("/api").map(|(start, _)| &path[start..]);
+    rests.find(|rest| ROOTS.iter().any(|root| begins_with(rest, root))).unwrap_or(path)
 }
 
 /// What stands before the route in the request's path: a mapping of a custom domain, or a stage; mostly nothing.
