@@ -85,11 +85,11 @@ class Adapters(unittest.TestCase):
         self.addCleanup(server.close)
         heartbeat = Recorded(server.url, 1)
         for _ in script:
-            heartbeat._beat()
+            heartbeat._send_one()
         return server, heartbeat
 
     def used(self, server, heartbeat):
-        heartbeat._beat()
+        heartbeat._send_one()
         return server.reported("usage")[-1]
 
     def langchain(self, heartbeat):
