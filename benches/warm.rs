@@ -30,7 +30,7 @@ pub async fn measure(binaries: &Binaries, report: &mut Report) {
     let cpu = processor_time(binaries, &stack, &event, report).await;
     let mut instructions = [0.0; FUNCTIONS.len()];
     for (function, counted) in FUNCTIONS.iter().zip(&mut instructions) {
-        *counted = instructions_per_beat(binaries, &stack, function, &event).await;
+        *counted = instructions_per_heartbeat(binaries, &stack, function, &event).await;
     }
 
     let [empty, bare, _] = &cpu;
@@ -99,7 +99,7 @@ async fn invoke(function: &LambdaProcess, event: &Value, times: u32) {
     function.ready().await;
 }
 
-async fn instructions_per_beat(binaries: &Binaries, stack: &Stack, name: &str, event: &Value) -> f64 {
+async fn instructions_per_heartbeat(binaries: &Binaries, stack: &Stack, name: &str, event: &Value) -> f64 {
     let mut counts = [0.0; 2];
     for (heartbeats, count) in COUNTED_RUNS.iter().zip(&mut counts) {
         *count = instructions(binaries, stack, name, event, *heartbeats).await;
