@@ -307,9 +307,12 @@ fn settings_are_changed_and_taken_back_and_agents_are_removed() {
     let other = rollcall.agent(json!({ "name": "other" }));
     let both = ["set", "settled", &other.id, "--rename", "twin"];
     assert_eq!(ran(&rollcall, &folder, &both).0, 2);
-    for wrong in
-        [&["set", "settled"][..], &["set", "settled", "--limit", "many"], &["set", "--interval", "1m"]]
-    {
+    for wrong in [
+        &["set", "settled"][..],
+        &["set", "settled", "--limit", "many"],
+        &["set", "settled", "--usd-per-day", "inf"],
+        &["set", "--interval", "1m"],
+    ] {
         assert_eq!(ran(&rollcall, &folder, wrong).0, 2, "{wrong:?}");
     }
     assert_eq!(ran(&rollcall, &folder, &["set", "settled", "--interval", "1m", "--reason", "x"]).0, 2);
@@ -433,6 +436,8 @@ fn tokens_and_channels_are_managed_by_their_labels() {
         "0 queued again\n"
     );
     assert_eq!(ran(&rollcall, &folder, &["channels", "redeliver", "night"]).0, 2);
+    let long = ["channels", "redeliver", "night", "--failed-within", "99999999999d"];
+    assert_eq!(ran(&rollcall, &folder, &long).0, 2);
     assert_eq!(ran(&rollcall, &folder, &["channels", "set", "night", "--label", "ops"]).0, 0);
     assert_eq!(ran(&rollcall, &folder, &["channels", "remove", "ops"]).1, "removed\n");
     assert_eq!(ran(&rollcall, &folder, &["channels", "test", "ops"]).0, 3);

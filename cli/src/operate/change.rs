@@ -162,7 +162,11 @@ fn number_or_none(text: &str) -> Result<Value, String> {
 }
 
 fn dollars_or_none(text: &str) -> Result<Value, String> {
-    unless("none", text, |text| text.parse::<f64>().map_err(|_| "expected a number".to_owned()))
+    unless("none", text, |text| {
+        // JSON has no infinity: it would be null, and take the budget back.
+        let dollars = text.parse::<f64>().ok().filter(|dollars| dollars.is_finite());
+        dollars.ok_or_else(|| "expected a number".to_owned())
+    })
 }
 
 #[derive(clap::Args)]

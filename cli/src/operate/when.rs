@@ -30,7 +30,8 @@ pub fn seconds(text: &str) -> Result<u64, String> {
 /// # Errors
 /// It is before all calendars.
 pub fn ago(seconds: u64) -> Result<String, Failure> {
-    let then = environment::now().checked_sub(Duration::from_secs(seconds)).map(OffsetDateTime::from);
+    let ago = i64::try_from(seconds).ok().map(time::Duration::seconds);
+    let then = ago.and_then(|ago| OffsetDateTime::from(environment::now()).checked_sub(ago));
     let text = then.and_then(|then| then.format(&Rfc3339).ok());
     text.ok_or_else(|| Failure::Usage("that is too long ago".to_owned()))
 }
