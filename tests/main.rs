@@ -33,6 +33,7 @@ mod mission_control {
 
 mod system {
     mod faults;
+    mod features;
     mod generated_input;
     mod lives;
     mod openapi;

@@ -48,27 +48,64 @@ fn an_agent_that_is_killed_is_announced_and_an_operator_sees_to_it() {
 
 #[test]
 fn the_agents_lines_answer_as_shown() {
+    assert_eq!(agents_lines(""), 0);
+}
+
+#[test]
+fn the_operators_lines_answer_as_shown() {
+    operators_lines("");
+}
+
+/// Whoever follows the tutorial notices nothing of the features, but a key in the answer to its heartbeat.
+#[test]
+fn the_lines_answer_as_shown_with_every_feature_on() {
+    assert_eq!(agents_lines(EQUIP), 1);
+    operators_lines(EQUIP);
+}
+
+/// Once the agent of a section is let in: a process, an age of its progress, a promise, a budget that is used up, a limit of
+/// its own, a directive, a silence and a channel.
+const EQUIP: &str = r#"
+call() { curl -sf -o /dev/null -X "${4-POST}" "$url/api/v1/$1" -H "authorization: Bearer $2" -d "$3"; }
+if [ -n "${key-}" ] && [ -z "${equipped-}" ] && call agent/heartbeat "$key" '{}'
+then
+    id=${id-$(echo "$answer" | sed 's/.*"agentId":"\([^"]*\)".*/\1/')}
+    call "agents/$id" "$ROLLCALL_OPERATOR_TOKEN" '{"budget": {"tokens_per_day": 1}, "rate_limit_per_minute": 60}' PATCH &&
+    call "agents/$id/directive" "$ROLLCALL_OPERATOR_TOKEN" '{"action": "drain"}' &&
+    call silences "$ROLLCALL_OPERATOR_TOKEN" '{"all": true, "for_seconds": 3600}' &&
+    call channels "$ROLLCALL_OPERATOR_TOKEN" '{"kind": "webhook", "url": "https://192.0.2.1/"}' &&
+    call agent/heartbeat "$key" '{"report": {"boot_id": "b0b0b0b0b0b0b0b0", "progress_age_seconds": 7,
+        "next_beat_in_seconds": 3600, "usage": {"tokens": 2, "cost_usd": 0.1}}}' &&
+    equipped=yes || echo "it could not be equipped"
+fi
+"#;
+
+/// Runs the agent's section, with these lines after each step; how many answers had a directive.
+fn agents_lines(after_each: &str) -> usize {
     let rollcall = Rollcall::start();
-    let mut same = BTreeMap::new();
-    let steps = walk_through(&rollcall.url, "## An agent", "");
+    let (mut same, mut directives) = (BTreeMap::new(), 0);
+    let steps = walk_through(&rollcall.url, "## An agent", &rollcall.said("export "), after_each);
     for step in &steps {
         match &step.shown {
             None => assert_eq!(step.printed, "", "after {}", step.lines),
             Some(shown) => {
                 let shown = serde_json::from_str(shown).expect("an answer in JSON");
-                let printed = serde_json::from_str(&step.printed)
+                let mut printed: Value = serde_json::from_str(&step.printed)
                     .unwrap_or_else(|error| panic!("{error}: {:?} after {}", step.printed, step.lines));
+                let data = printed.get_mut("data").and_then(Value::as_object_mut);
+                directives += usize::from(data.is_some_and(|data| data.remove("directive").is_some()));
                 assert_alike(&shown, &printed, &mut same, &step.lines);
             }
         }
     }
     assert_eq!(steps.iter().filter(|step| step.shown.is_some()).count(), 5);
+    directives
 }
 
-#[test]
-fn the_operators_lines_answer_as_shown() {
+/// Runs the operator's section, with these lines after each step.
+fn operators_lines(after_each: &str) {
     let rollcall = Rollcall::start();
-    let steps = walk_through(&rollcall.url, "## An operator", &rollcall.said("export "));
+    let steps = walk_through(&rollcall.url, "## An operator", &rollcall.said("export "), after_each);
     for step in &steps {
         assert_shown(step.shown.as_deref().unwrap_or_default(), &step.printed);
     }
@@ -103,8 +140,8 @@ struct Step {
     printed: String,
 }
 
-/// Runs a section's blocks in one bash, one after the other, against the system at `url`.
-fn walk_through(url: &str, heading: &str, first: &str) -> Vec<Step> {
+/// Runs a section's blocks in one bash, one after the other, against the system at `url`, and lines of its own after each.
+fn walk_through(url: &str, heading: &str, first: &str, after_each: &str) -> Vec<Step> {
     const END_OF_STEP: &str = "-- end of step --";
     let mut steps: Vec<Step> = Vec::new();
     for (language, text) in blocks(TUTORIAL, heading) {
@@ -116,7 +153,7 @@ fn walk_through(url: &str, heading: &str, first: &str) -> Vec<Step> {
             other => panic!("a block of {other:?} under {heading}"),
         }
     }
-    let say_so = format!("echo '{END_OF_STEP}'\n");
+    let say_so = format!("{after_each}\necho '{END_OF_STEP}'\n");
     let pasted: String = steps.iter().flat_map(|step| [step.lines.as_str(), &say_so]).collect();
     let printed = run("bash", &[], &format!("{first}\n{}", at(url, &pasted)));
     assert_eq!(printed.errors, "");
@@ -205,7 +242,7 @@ fn the_pages_use_of_the_python_client_works() {
 
 /// The key of an agent that the tutorial registered and verified.
 fn verified_agent(url: &str) -> String {
-    let steps = walk_through(url, "## An agent", "");
+    let steps = walk_through(url, "## An agent", "", "");
     let registered: Value = steps
         .iter()
         .find(|step| step.shown.is_some())

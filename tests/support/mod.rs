@@ -5,10 +5,12 @@
 //! `what_channels_cost_is_what_the_document_says`, `a_page_of_200_of_10_000_costs_the_same_wherever_it_is`,
 //! `a_page_with_a_rare_status_looks_at_a_thousand_agents_and_may_be_short`,
 //! `the_index_of_absences_costs_a_steady_heartbeat_nothing_also_of_an_agent_in_it` and
-//! `the_indexes_are_paid_by_creations_changes_and_removals_alone`.
+//! `the_indexes_are_paid_by_creations_changes_and_removals_alone`; and
+//! `clients_of_either_contract_notice_nothing_of_the_features`, which runs most tests once more.
 
 pub mod document;
 pub mod dynamodb_proxy;
+pub mod equipped;
 pub mod loopback;
 pub mod model;
 pub mod receiver;
@@ -35,6 +37,7 @@ use tokio::net::TcpListener;
 
 use document::DOCUMENT;
 use dynamodb_proxy::DynamoDbProxy;
+use equipped::are_equipped;
 
 /// Where a test's clock stands at first: 2037-01-01T00:00:30Z, in the middle of a rate-limit window, and to come: an
 /// engine that deletes expired rows by the machine's clock takes none of the tests' away.
@@ -118,9 +121,9 @@ impl Setup {
             patience: self.patience,
             ..Options::default()
         };
+        let limit = options.parameters.get("RateLimitPerMinute").cloned().unwrap_or_else(|| "60".to_owned());
         let system = System::start(options).await.expect("the system starts");
-        proxy.take();
-        TestSystem {
+        let system = TestSystem {
             url: format!("http://{}", system.address()),
             dynamodb: client(&engine),
             http: reqwest::Client::builder()
@@ -132,7 +135,13 @@ impl Setup {
             proxy,
             prefix,
             is_shipped,
+            limit,
+        };
+        if are_equipped() {
+            system.equip().await;
         }
+        system.proxy.take();
+        system
     }
 }
 
@@ -184,6 +193,8 @@ pub struct TestSystem {
     url: String,
     prefix: String,
     is_shipped: bool,
+    /// The deployment's, of heartbeats a minute.
+    limit: String,
 }
 
 /// Every test is one of the shipped policies, too: a function that needs more than it may fails the test.
@@ -343,7 +354,7 @@ impl TestSystem {
         if let Err(problem) = DOCUMENT.judge_answer(&method, path, &reply) {
             panic!("{method} {path} answered against the document: {problem}\n{status} {}", reply.text);
         }
-        reply
+        if are_equipped() { Box::pin(self.as_equipped(&method, path, reply)).await } else { reply }
     }
 
     /// `POST` with a JSON body and no header.
