@@ -85,6 +85,11 @@ pub mod disabled {
     pub const FAILING: &str = "failing";
 }
 
+/// Of rows that were written before it was noted when a channel began to hear.
+const fn long_ago() -> Timestamp {
+    Timestamp::from_millis(0)
+}
+
 /// A row of the `channels` table. Where it sends to is in `secrets`: an address is often a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
@@ -108,6 +113,7 @@ pub struct Channel {
     #[serde(default)]
     pub heard_from: u64,
     /// When it began to hear: when it was made, or was last enabled again.
+    #[serde(default = "long_ago")]
     pub hears_since: Timestamp,
     /// Why it is disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -324,5 +330,25 @@ impl ChannelSecrets {
 impl fmt::Debug for ChannelSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelSecrets").field("channel_id", &self.channel_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Channel, long_ago};
+
+    /// As the code wrote it before there was `hears_since`: whoever cannot read one channel tells nobody.
+    #[test]
+    fn a_channel_that_an_earlier_version_made_is_read() {
+        let row = json!({
+            "listing": "channels", "channel_id": "dea0bab6-4f9f-4de3-a5ca-9d2844557162", "kind": "webhook",
+            "label": "older", "concerns": ["offline", "never_seen", "error"], "target": "http://127.0.0.1:35769/…",
+            "channel_state": "enabled", "heard_from": 0, "last_ok_at": 1_795_839_703_036_u64,
+            "created_at": 1_795_839_702_627_u64, "updated_at": 1_795_839_702_627_u64,
+        });
+        let channel: Channel = serde_json::from_value(row).expect("a channel");
+        assert_eq!(channel.hears_since, long_ago());
     }
 }
