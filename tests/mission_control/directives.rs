@@ -12,7 +12,7 @@ use super::client::{
 };
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::dynamodb_proxy::When;
-use crate::support::{Reply, START, TestAgent, TestSystem, number, text as attribute};
+use crate::support::{Reply, TestAgent, TestSystem, number, text as attribute};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -57,9 +57,9 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
     let itself = Client::x_agent_token(&system, &agent.key);
     let operator = Client::operator(&system).await;
     let body = json!({ "action": "stop", "deadline_seconds": 300, "then_revoke": true, "reason": "why" });
-    let version = START.as_seconds();
     let deadline = "2037-01-01T00:05:30.000Z";
     let directed = direct(&system, &agent, body).await;
+    let version = &directed["version"];
     let for_operators = json!({
         "version": version, "action": "stop", "deadline": deadline, "then_revoke": true,
         "since": "2037-01-01T00:00:30.000Z", "acknowledged_at": null,
@@ -192,6 +192,25 @@ async fn a_pause_that_is_taken_back_before_the_next_heartbeat_is_heard_as_run_al
     let path = agent_path(&agent.id, "/directive");
     agent_read(&Client::operator(&system).await.post(&path, &json!({ "action": "run" })).await);
     assert_eq!((system.row(&agent).await, system.event_types(&agent).await), (row, before));
+}
+
+/// ⚠ Nothing of an ended directive is left in the row, and its version must not come again: the agent still repeats it.
+#[tokio::test]
+async fn an_acknowledgement_of_what_has_ended_is_none_of_what_follows() {
+    let system = TestSystem::start().await;
+    let agent = beaten(&system).await;
+    let mut versions = Vec::new();
+    for _ in 0..3 {
+        versions.push(pause(&system, &agent).await);
+        versions.push(direct(&system, &agent, json!({ "action": "run" })).await["version"].clone());
+        acknowledge(&system, &agent, &versions[versions.len() - 1]).await.data();
+        assert_eq!(system.row(&agent).await.get("directive"), None);
+    }
+    direct(&system, &agent, json!({ "action": "stop", "then_revoke": true })).await;
+    for version in versions {
+        acknowledge(&system, &agent, &version).await.data();
+        assert_eq!(shown(&system, &agent).await["acknowledged_at"], Value::Null, "{version}");
+    }
 }
 
 #[tokio::test]

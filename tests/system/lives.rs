@@ -159,7 +159,7 @@ impl Group {
             body["report"]["next_beat_in_seconds"] = json!(promise);
         }
         if let Some(directive) = self.models[index].directive.filter(|_| acknowledges) {
-            body["report"]["ack_directive"] = json!(START.as_seconds() + directive.since);
+            body["report"]["ack_directive"] = json!(START.as_millis() + directive.since * 1000);
         }
         body
     }

@@ -71,12 +71,13 @@ pub struct NewDirective {
     pub reason: Option<String>,
 }
 
-/// A directive as the agent's row holds it: `1764107662 stop 1764107962 revoke @1764107700`, which are its version, its
+/// A directive as the agent's row holds it: `1764107662500 stop 1764107962 revoke @1764107700`, which are its version, its
 /// action, its deadline, whether the agent is revoked if it goes on, and when it was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Directive {
-    /// The epoch second of its making, and more than that of the one before. To be compared for equality alone.
+    /// The epoch millisecond of its making, and more than that of any before, also of one that has ended. To be compared for
+    /// equality alone.
     pub version: i64,
     /// What the agent should do.
     pub action: Action,
@@ -92,23 +93,23 @@ impl Directive {
     /// What follows the deadline of a directive whose agent is revoked if it goes on: the sweep finds it by this.
     pub const REVOKES: &'static str = " revoke";
 
-    /// A new directive in the place of `before`.
+    /// A new directive. `made_at`: the agent's `updated_at` with it, which every change moves on. Were it of this directive
+    /// and the one before alone, an acknowledgement of one that has ended could be taken for one of this.
     #[must_use]
-    pub fn new(wanted: &NewDirective, before: Option<&Self>, now: Timestamp) -> Self {
-        let version = before.map_or(0, |before| before.version + 1).max(now.as_seconds());
+    pub fn new(wanted: &NewDirective, made_at: Timestamp) -> Self {
         Self {
-            version,
+            version: made_at.as_millis(),
             action: wanted.action,
-            deadline: wanted.deadline.map(|deadline| now.plus(deadline).as_seconds()),
+            deadline: wanted.deadline.map(|deadline| made_at.plus(deadline).as_seconds()),
             then_revoke: wanted.then_revoke,
             acknowledged: None,
         }
     }
 
-    /// Since when it holds.
+    /// Since when it holds, to the second.
     #[must_use]
     pub const fn since(&self) -> Timestamp {
-        seconds(self.version)
+        seconds(Timestamp::from_millis(self.version).as_seconds())
     }
 
     /// Until when a `stop` should be done.
@@ -213,17 +214,17 @@ mod tests {
     fn stop(deadline: Option<u64>) -> Directive {
         let deadline = deadline.map(Duration::from_secs);
         let wanted = NewDirective { action: Action::Stop, deadline, then_revoke: true, reason: None };
-        Directive::new(&wanted, None, NOW)
+        Directive::new(&wanted, NOW)
     }
 
     #[test]
     fn a_row_holds_a_directive_as_a_short_text() {
         let acknowledged = stop(Some(300)).after_acknowledgement(NOW.plus(Duration::from_secs(38)));
         for (directive, text) in [
-            (stop(Some(300)), "1764107662 stop 1764107962 revoke"),
-            (stop(None), "1764107662 stop revoke"),
-            (stop(None).disarmed(), "1764107662 stop"),
-            (acknowledged.unwrap(), "1764107662 stop 1764107962 revoke @1764107700"),
+            (stop(Some(300)), "1764107662500 stop 1764107962 revoke"),
+            (stop(None), "1764107662500 stop revoke"),
+            (stop(None).disarmed(), "1764107662500 stop"),
+            (acknowledged.unwrap(), "1764107662500 stop 1764107962 revoke @1764107700"),
         ] {
             assert_eq!(directive.to_string(), text);
             assert_eq!(Directive::try_from(text.to_owned()).unwrap(), directive);
@@ -234,22 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn versions_rise_also_within_a_second() {
-        let pause = NewDirective { action: Action::Pause, deadline: None, then_revoke: false, reason: None };
-        let first = Directive::new(&pause, None, NOW);
-        let second = Directive::new(&pause, Some(&first), NOW);
-        assert_eq!((first.version, second.version), (1_764_107_662, 1_764_107_663));
-        assert_eq!(
-            Directive::new(&pause, Some(&second), NOW.plus(Duration::from_hours(1))).version,
-            1_764_111_262
-        );
-    }
-
-    #[test]
     fn an_agent_is_revoked_only_when_it_could_have_heard() {
         let after = |directive: Directive, interval| {
             let end = directive.revokes_after(Duration::from_secs(interval));
-            end.map(|end| end.as_seconds() - directive.version)
+            end.map(|end| end.since(directive.since()).as_secs())
         };
         assert_eq!(after(stop(Some(5)), 60), Some(130));
         assert_eq!(after(stop(Some(300)), 60), Some(310));

@@ -233,8 +233,8 @@ impl NewDirective {
         if self.action == Action::Run && agent.directive.is_none() {
             return Ok(None);
         }
-        let directive = Directive::new(self, agent.directive.as_ref(), now);
         let mut change = Change::of(agent, kind::AGENT_DIRECTED, now);
+        let directive = Directive::new(self, change.after.updated_at);
         change.expression.write("directive", string(directive));
         change.expression.write("unacked", number(directive.version));
         change.after.directive = Some(directive);
