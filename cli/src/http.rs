@@ -196,8 +196,9 @@ impl Client {
     }
 }
 
-/// HTTP by way of the environment's proxies, but for what is on this machine: a proxy would have it in the clear. No redirect is followed: the key is for this host alone. No connection is
-/// kept: between two heartbeats it would be closed by one of the two, and the next one be lost.
+/// HTTP by way of the environment's proxies, but for what is on this machine: a proxy would have it in the clear. No redirect
+/// is followed: the key is for this host alone. No connection is kept: between two heartbeats it would be closed by one of
+/// the two, and the next one be lost.
 fn agent(is_local: bool) -> Agent {
     let tls = TlsConfig::builder();
     let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));

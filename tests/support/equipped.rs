@@ -46,12 +46,12 @@ impl TestSystem {
         if self.row(&agent).await.contains_key("directive") {
             return;
         }
-        let (now, second) = (self.now().as_millis(), self.now().as_seconds());
+        let now = self.now().as_millis();
         // One in two is told by its directive, the other by its budget alone: an operator's word would go before it.
         let action = if agent.id.ends_with(|last: char| "01234567".contains(last)) { "drain" } else { "run" };
         for (attribute, value) in [
-            ("directive", s(format!("{second} {action}"))),
-            ("unacked", n(second)),
+            ("directive", s(format!("{now} {action}"))),
+            ("unacked", n(now)),
             ("rate_limit", n(&self.limit)),
             ("budget_tokens", n(1_000)),
             ("spend_day", n(now / 86_400_000)),

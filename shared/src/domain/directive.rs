@@ -93,8 +93,8 @@ impl Directive {
     /// What follows the deadline of a directive whose agent is revoked if it goes on: the sweep finds it by this.
     pub const REVOKES: &'static str = " revoke";
 
-    /// A new directive. `made_at`: the agent's `updated_at` with it, which every change moves on. Were it of this directive
-    /// and the one before alone, an acknowledgement of one that has ended could be taken for one of this.
+    /// A new directive. `made_at`: the agent's `updated_at` with it. Every directive moves that on, also after one that has
+    /// ended and left nothing in the row: so its version never comes again, and what acknowledges it acknowledges no other.
     #[must_use]
     pub fn new(wanted: &NewDirective, made_at: Timestamp) -> Self {
         Self {

@@ -124,9 +124,8 @@ impl Due {
     /// What this row shows to be due, where `boot` is what the call's boot id means to it.
     pub(super) fn of(agent: &Agent, call: Call, boot: Boot, now: Timestamp) -> Self {
         let mark = match (agent.offline_since, call.says_offline()) {
-            (None, true) if !boot.speaks() => OfflineMark::None,
-            (None, false) => OfflineMark::None,
-            (None, true) => OfflineMark::Begins,
+            (None, true) if boot.speaks() => OfflineMark::Begins,
+            (None, _) => OfflineMark::None,
             (Some(_), true) => OfflineMark::Announced,
             (Some(announced), false) => OfflineMark::Ends(announced),
         };
