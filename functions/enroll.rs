@@ -57,7 +57,8 @@ impl FirstHeartbeat {
             name: fields::name(&body)?,
             board_id: body.uuid("board_id")?.map(BoardId::of),
             health: fields::health(&body)?,
-            report: report::strict(&body, Contract::MissionControl, *app.config.max_promise.get())?,
+            report: report::strict(&body, Contract::MissionControl, *app.config.max_promise.get())?
+                .unwrap_or_default(),
             workspace: WorkspaceAt::wanted_by(request)?,
         })
     }

@@ -10,7 +10,6 @@ use shared::domain::agent::{Agent, AgentId};
 use shared::domain::check_in::{Call, Caller, HealthReport};
 use shared::domain::credential::{ApiKey, Credential, TokenKind};
 use shared::domain::heartbeat::Health;
-use shared::domain::report::Report;
 use shared::domain::token::Operator;
 use shared::runtime::app::App;
 use shared::runtime::callers::reach;
@@ -79,28 +78,39 @@ async fn in_envelope(app: &App, request: &Request, now: Timestamp) -> Result<Ans
     let key = envelope::api_key(request.headers(), &body)??;
     let health = fields::health_in_envelope(&body)?;
     let report = report::strict(&body, Contract::Envelope, *app.config.max_promise.get())?;
-    let call = Call::Heartbeat { health, report };
+    let call = Call::Heartbeat { health, report: report.unwrap_or_default() };
     let (agent, quota) = app.check_in(&Caller::Key(key), call, now).await?;
     Ok(envelope::data(&HeartbeatData::of(&agent, now))?.counted(quota))
 }
 
-/// Mission Control's shortest form: the key says which agent, and the body may be anything.
+/// Mission Control's shortest form: the key says which agent, and the body may be anything. What of a report cannot be read
+/// is named in the answer: its agent must not believe that it was heard.
 async fn own(app: &App, request: &Request, now: Timestamp) -> Result<Answer, ApiError> {
     let Credential::Agent(key) = credentials::credential(request.headers())? else {
         return Err(CredentialProblem::WrongKind.into());
     };
-    let body = Object::parse(request.body()).ok();
-    let health = match &body {
-        Some(body) if matches!(body.string("status"), Ok(Some(_))) => fields::health(body),
-        _ => Ok(HealthReport::Keep),
+    let mut problems = Vec::new();
+    let (health, report) = match Object::parse(request.body()) {
+        Err(problem) => {
+            if report::may_be_in(request.body()) {
+                problems.push(problem.to_string());
+            }
+            (Ok(HealthReport::Keep), None)
+        }
+        Ok(body) => {
+            let health = match body.string("status") {
+                Ok(Some(_)) => fields::health(&body),
+                _ => Ok(HealthReport::Keep),
+            };
+            let (report, unread) =
+                report::read(&body, Contract::MissionControl, *app.config.max_promise.get());
+            problems.extend(unread.iter().map(ToString::to_string));
+            (health, report)
+        }
     };
     let health = known_key_first(app, &key, health, now).await?;
-    let (report, problems) = match &body {
-        Some(body) => report::read(body, Contract::MissionControl, *app.config.max_promise.get()),
-        None => (Report::default(), Vec::new()),
-    };
-    let problems = problems.iter().map(ToString::to_string).collect();
-    renew(app, &Caller::Key(key), Call::Heartbeat { health, report }, problems, now).await
+    let call = Call::Heartbeat { health, report: report.unwrap_or_default() };
+    renew(app, &Caller::Key(key), call, problems, now).await
 }
 
 /// By the path's id: for the agent itself and for operators.
@@ -108,26 +118,33 @@ async fn by_id(app: &App, request: &Request, now: Timestamp) -> Result<Answer, A
     let body = fields::json(request)?;
     let credential = credentials::credential(request.headers())?;
     let meant = fields::agent_id(request);
-    let call = body.object().and_then(|body| call(app, &body));
+    let said = body.object().and_then(|body| {
+        let report = report::strict(&body, Contract::MissionControl, *app.config.max_promise.get())?;
+        Ok((fields::health(&body)?, report))
+    });
     match credential {
         Credential::Agent(key) => {
             if meant.as_ref() != Ok(&AgentId::of_key(&key)) {
                 let agent = app.agent_of_key(&key, now).await?;
                 app.only_itself(&agent, meant?, now).await?;
             }
-            let call = known_key_first(app, &key, call, now).await?;
+            let (health, report) = known_key_first(app, &key, said, now).await?;
+            let call = Call::Heartbeat { health, report: report.unwrap_or_default() };
             renew(app, &Caller::Key(key), call, Vec::new(), now).await
         }
         Credential::Token(token) if token.kind() == TokenKind::Operator => {
             let operator = app.operator_row(&token, now).await?.operator();
-            let caller = in_place_of(app, operator, meant?, now).await?;
-            renew(app, &caller, call?, Vec::new(), now).await
+            let reports = matches!(said, Ok((_, Some(_))));
+            let caller = in_place_of(app, operator, meant?, reports, now).await?;
+            let (health, report) = said?;
+            let call = Call::Heartbeat { health, report: report.unwrap_or_default() };
+            renew(app, &caller, call, Vec::new(), now).await
         }
         Credential::Token(_) => Err(CredentialProblem::WrongKind.into()),
     }
 }
 
-/// An operator in place of this agent, if the operator's token reaches it.
+/// An operator in place of this agent, if the operator's token reaches it. `reports`: whether with a report of the agent.
 ///
 /// # Errors
 /// For an operator of one board: 404 without such an agent, 403 if it is of another board, 503 without a database.
@@ -135,18 +152,13 @@ pub(crate) async fn in_place_of(
     app: &App,
     operator: Operator,
     agent_id: AgentId,
+    reports: bool,
     now: Timestamp,
 ) -> Result<Caller, ApiError> {
     if operator.board_id.is_some() {
         reach(operator, app.existing(agent_id, now).await?.board_id)?;
     }
-    Ok(Caller::Operator { agent_id, actor: operator.actor() })
-}
-
-/// What a heartbeat of Mission Control's contract says.
-fn call(app: &App, body: &Object<'_>) -> Result<Call, Invalid> {
-    let report = report::strict(body, Contract::MissionControl, *app.config.max_promise.get())?;
-    Ok(Call::Heartbeat { health: fields::health(body)?, report })
+    Ok(Caller::Operator { agent_id, actor: operator.actor(), reports })
 }
 
 /// What the body says, or what is wrong with it: which only the agent with this key is told.

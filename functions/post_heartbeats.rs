@@ -80,7 +80,7 @@ enum Sender {
 struct Heartbeat {
     sender: Sender,
     health: HealthReport,
-    report: Report,
+    report: Option<Report>,
 }
 
 impl Heartbeat {
@@ -173,7 +173,7 @@ struct Admitted<'a> {
     index: usize,
     right: Right<'a>,
     health: HealthReport,
-    report: Report,
+    report: Option<Report>,
 }
 
 type Outcome = Result<Heard, ApiError>;
@@ -199,6 +199,7 @@ impl Batch<'_> {
 
     async fn hear(&self, agent_id: AgentId, heartbeat: Admitted<'_>) -> Outcome {
         let Admitted { right, health, report, .. } = heartbeat;
+        let (reports, report) = (report.is_some(), report.unwrap_or_default());
         let call = Call::Heartbeat { health, report };
         match right {
             Right::Key(key) => {
@@ -214,7 +215,7 @@ impl Batch<'_> {
             }
             Right::Name(sponsor, named) => sponsor.hear(self.app, named, health, report, self.now).await,
             Right::Operator(operator) => {
-                let caller = in_place_of(self.app, operator, agent_id, self.now).await?;
+                let caller = in_place_of(self.app, operator, agent_id, reports, self.now).await?;
                 let (agent, quota) = self.app.check_in(&caller, call, self.now).await?;
                 Ok(Heard::Renewed(agent, quota))
             }

@@ -70,15 +70,19 @@ fn patch(body: Json<'_>) -> Result<Patch, ErrorKind> {
 /// `{"usd_per_day"}` or `{"tokens_per_day"}`.
 fn budget(budget: &Object<'_>) -> Result<Budget, Invalid> {
     budget.refuse_spellings(&[("usdPerDay", "usd_per_day"), ("tokensPerDay", "tokens_per_day")])?;
-    let within = |name, number: f64, most: f64| {
-        let amount = whole(number.round()).filter(|amount| (1..=MOST).contains(amount));
-        amount.ok_or_else(|| budget.invalid(name, format!("must be more than 0, and at most {most}")))
+    let within = |name, number: Option<u64>, rule: &'static str| {
+        let amount = number.filter(|amount| (1..=MOST).contains(amount));
+        amount.ok_or_else(|| budget.invalid(name, rule))
     };
     match (budget.number("usd_per_day")?, budget.number("tokens_per_day")?) {
         (Some(dollars), None) => {
-            Ok(Budget::MicroUsd(within("usd_per_day", dollars * 1_000_000.0, 1_000_000.0)?))
+            let microusd = whole((dollars * 1_000_000.0).round());
+            Ok(Budget::MicroUsd(within("usd_per_day", microusd, "must be 0.000001 to 1000000")?))
         }
-        (None, Some(tokens)) => Ok(Budget::Tokens(within("tokens_per_day", tokens, 1e12)?)),
+        (None, Some(tokens)) => {
+            let rule = "must be a whole number from 1 to 1000000000000";
+            Ok(Budget::Tokens(within("tokens_per_day", whole(tokens), rule)?))
+        }
         (Some(_), Some(_)) => {
             Err(budget.invalid("tokens_per_day", "must not come together with usd_per_day"))
         }

@@ -14,7 +14,7 @@ use super::client::{
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, START, TestAgent, TestSystem, number, text as attribute};
 
-const BATCH: &str = "/api/v1/agents/heartbeats";
+pub const BATCH: &str = "/api/v1/agents/heartbeats";
 const ENVELOPE: &str = "/api/agents/heartbeats";
 
 /// The results of a batch in either contract.

@@ -368,7 +368,9 @@ async fn a_budget_is_dollars_or_tokens_a_day() {
     for (wrong, field) in [
         (json!({ "usd_per_day": 0 }), "body.budget.usd_per_day"),
         (json!({ "usd_per_day": 1_000_001 }), "body.budget.usd_per_day"),
-        (json!({ "tokens_per_day": 0.2 }), "body.budget.tokens_per_day"),
+        (json!({ "usd_per_day": 0.000_000_4 }), "body.budget.usd_per_day"),
+        (json!({ "tokens_per_day": 0.5 }), "body.budget.tokens_per_day"),
+        (json!({ "tokens_per_day": 1.5 }), "body.budget.tokens_per_day"),
         (json!({ "tokens_per_day": "5" }), "body.budget.tokens_per_day"),
         (json!({ "usd_per_day": 1, "tokens_per_day": 1 }), "body.budget.tokens_per_day"),
         (json!({ "usdPerDay": 1 }), "body.budget.usdPerDay"),

@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    BEAT_BY_NAME, Client, NO_AGENT, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token, invalid,
-    refused, text, with_key,
+    BEAT_BY_NAME, Client, MILLI, NO_AGENT, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token,
+    invalid, refused, text, with_key,
 };
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::dynamodb_proxy::When;
@@ -57,12 +57,12 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
     let itself = Client::x_agent_token(&system, &agent.key);
     let operator = Client::operator(&system).await;
     let body = json!({ "action": "stop", "deadline_seconds": 300, "then_revoke": true, "reason": "why" });
-    let deadline = "2037-01-01T00:05:30.000Z";
+    let deadline = "2037-01-01T00:05:30.001Z";
     let directed = direct(&system, &agent, body).await;
     let version = &directed["version"];
     let for_operators = json!({
         "version": version, "action": "stop", "deadline": deadline, "then_revoke": true,
-        "since": "2037-01-01T00:00:30.000Z", "acknowledged_at": null,
+        "since": "2037-01-01T00:00:30.001Z", "acknowledged_at": null,
     });
     assert_eq!((&directed, &shown(&system, &agent).await), (&for_operators, &for_operators));
     let told = json!({ "version": version, "action": "stop", "deadline": deadline });
@@ -116,8 +116,9 @@ async fn a_steady_heartbeat_under_a_directive_is_one_write_that_knows_nothing_of
 async fn an_acknowledgement_is_one_transaction_with_its_event() {
     let system = TestSystem::start().await;
     let agent = beaten(&system).await;
+    system.advance(MILLI * 700);
     let version = pause(&system, &agent).await;
-    system.advance(38 * SECOND);
+    system.advance(MILLI * 38_250);
     system.proxy.take();
     let data = acknowledge(&system, &agent, &version).await.data();
     assert_eq!(data["directive"], json!({ "version": version, "action": "pause" }));
@@ -125,9 +126,11 @@ async fn an_acknowledgement_is_one_transaction_with_its_event() {
     assert_eq!(tally.operations(), ["UpdateItem", "TransactWriteItems"]);
     // And the unit of the refused write, of which no answer tells.
     assert_eq!((tally.refused(), tally.write_units(), tally.read_units()), (1, 4.0, 0.0));
-    let payload = json!({ "version": version, "action": "pause", "after_ms": 38_000 });
+    let payload = json!({ "version": version, "action": "pause", "after_ms": 38_250 });
     assert_eq!(system.payloads(&agent, "agent.directive_acknowledged").await, [payload]);
-    assert_eq!(shown(&system, &agent).await["acknowledged_at"], "2037-01-01T00:01:08.000Z");
+    let seen = shown(&system, &agent).await;
+    assert_eq!(seen["since"], "2037-01-01T00:00:30.700Z");
+    assert_eq!(seen["acknowledged_at"], "2037-01-01T00:01:08.950Z");
     assert_eq!(system.row(&agent).await.get("unacked"), None);
 }
 
@@ -373,7 +376,7 @@ async fn the_reason_is_in_the_event_and_reaches_no_agent() {
     }
     let told = system.payloads(&agent, "agent.directed").await;
     let expected = json!({
-        "version": version, "action": "stop", "deadline": "2037-01-01T00:01:30.000Z", "then_revoke": false,
+        "version": version, "action": "stop", "deadline": "2037-01-01T00:01:30.001Z", "then_revoke": false,
         "reason": reason, "before": null,
     });
     assert_eq!(told, [expected]);
@@ -431,6 +434,33 @@ async fn a_heartbeat_dies_of_a_wrong_type_in_its_report_only_where_bodies_are_re
     assert_eq!(reply.message(), "report.ackDirective: must be a number");
 }
 
+/// ⚠ 200 for a body that cannot be read let an agent believe that its usage was counted.
+#[tokio::test]
+async fn what_the_shortest_heartbeat_cannot_read_is_named_and_the_rest_counts() {
+    let system = TestSystem::start().await;
+    let agent = beaten(&system).await;
+    let itself = Client::x_agent_token(&system, &agent.key);
+    let used = r#"{"report": {"usage": {"tokens": 1200, "cost_usd": "0.1"}}, "status": 7}"#;
+    for (body, problems) in [
+        (r#"{"report": {"usage": {"cost_usd": NaN}}}"#, vec!["body: must be JSON: expected value"]),
+        (r#"[{"report": {}}]"#, vec!["body: must be a JSON object"]),
+        (used, vec!["report.usage.cost_usd: must be a number"]),
+    ] {
+        let reply = itself.send(Method::POST, OWN_BEAT, body).await;
+        assert_eq!(reply.status, 200, "{body}");
+        let found = reply.json()["report_errors"].clone();
+        let found = found.as_array().map_or(vec![], |found| found.iter().filter_map(Value::as_str).collect());
+        assert_eq!(found.len(), problems.len(), "{body}: {found:?}");
+        assert!(found.iter().zip(problems).all(|(found, problem)| found.starts_with(problem)), "{found:?}");
+    }
+    for nothing in ["", "{}", "}{", r#"{"status": null, "report": null, "other": []}"#] {
+        let reply = itself.send(Method::POST, OWN_BEAT, nothing).await;
+        assert_eq!(reply.json().get("report_errors"), None, "{nothing}");
+    }
+    let row = system.row(&agent).await;
+    assert_eq!((number(&row, "spent_tokens"), number(&row, "spent_microusd")), (Some(1_200), Some(0)));
+}
+
 // ---- Who does not listen -------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -452,6 +482,40 @@ async fn who_goes_on_without_acknowledging_is_told_once_and_once_when_it_does() 
     minutes(&system, 1).await;
     assert_eq!(types(&system).await, ["agent.unheeded", "agent.recovered"]);
     assert_eq!(alerts(&system).await[1]["data"]["ended"], "unheeded");
+}
+
+/// ⚠ A stop that was given in its sleep shut out a sleeper after its first heartbeat, which told it of the stop; so it did with
+/// an agent whose interval had become shorter.
+#[tokio::test]
+async fn who_wakes_has_an_interval_to_obey() {
+    let system = TestSystem::start().await;
+    let (asleep, hourly) = (beaten(&system).await, beaten(&system).await);
+    let operator = Client::operator(&system).await;
+    let config = |interval: u64| json!({ "heartbeat_config": { "interval_seconds": interval } });
+    agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(3_600)).await);
+    let sleeps = json!({ "report": { "next_beat_in_seconds": 3_600 } });
+    Client::x_agent_token(&system, &asleep.key).post(OWN_BEAT, &sleeps).await;
+    system.beat(&hourly, "healthy").await.data();
+    agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(60)).await);
+    for agent in [&asleep, &hourly] {
+        direct(&system, agent, json!({ "action": "stop", "then_revoke": true })).await;
+    }
+    minutes(&system, 60).await;
+    for agent in [&asleep, &hourly] {
+        assert_eq!(system.beat(agent, "healthy").await.data()["directive"]["action"], "stop");
+    }
+    minutes(&system, 1).await;
+    assert_eq!(types(&system).await, [""; 0], "nobody who could not hear is unheeding");
+    for agents in [&[&asleep, &hourly][..], &[&asleep, &hourly], &[&asleep]] {
+        for agent in agents {
+            assert_eq!(state(&system, agent).await, "active");
+            system.beat(agent, "healthy").await.data();
+        }
+        minutes(&system, 1).await;
+    }
+    for agent in [&asleep, &hourly] {
+        assert_eq!(state(&system, agent).await, "revoked", "it had an interval or two, and goes on");
+    }
 }
 
 /// ⚠ What is wanted it hears when it wakes.

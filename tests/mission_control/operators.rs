@@ -274,7 +274,7 @@ fn millis(row: &BTreeMap<String, AttributeValue>, name: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_new_tolerance_moves_the_lease_of_the_latest_beat() {
+async fn a_new_tolerance_moves_the_lease_of_the_latest_heartbeat() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "leased" })).await;
@@ -282,10 +282,13 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_beat() {
     agent_read(&client.touch(OWN_BEAT).await);
     let path = agent_path(&agent.id, "");
     let tolerance = |seconds: u64| json!({ "heartbeat_config": { "missing_tolerance": seconds } });
-    agent_read(&operator.patch(&path, &tolerance(30)).await);
-    let row = system.row(&agent).await;
-    assert_eq!(millis(&row, "lease_expires_at"), millis(&row, "last_seen_at") + 30_000);
-    system.advance(Duration::from_secs(31));
+    for seconds in [600, 130] {
+        agent_read(&operator.patch(&path, &tolerance(seconds)).await);
+        let row = system.row(&agent).await;
+        let lease = millis(&row, "last_seen_at") + i64::try_from(seconds).unwrap() * 1_000;
+        assert_eq!(millis(&row, "lease_expires_at"), lease);
+    }
+    system.advance(Duration::from_secs(131));
     assert_eq!(operator.show(&agent).await["status"], "offline");
     assert_eq!(agent_read(&operator.patch(&path, &tolerance(600)).await)["status"], "online");
 
@@ -297,12 +300,49 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_beat() {
         agent_read(&client.touch(OWN_BEAT).await);
         gate.let_through(1);
     };
-    let wanted = tolerance(60);
+    let wanted = tolerance(150);
     let (patched, ()) = join(operator.patch(&path, &wanted), beat_between).await;
     agent_read(&patched);
     let row = system.row(&agent).await;
     assert_eq!(millis(&row, "last_seen_at"), system.now().as_millis());
-    assert_eq!(millis(&row, "lease_expires_at"), system.now().as_millis() + 60_000);
+    assert_eq!(millis(&row, "lease_expires_at"), system.now().as_millis() + 150_000);
+}
+
+/// ⚠ An agent hears of its new interval with the next heartbeat, which comes by the one that it knows: whoever had set an
+/// agent of a minute to a second was told of its death.
+#[tokio::test]
+async fn a_shorter_interval_kills_nobody_who_could_not_hear_of_it() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    let config = |interval: u64, tolerance: u64| json!({ "heartbeat_config": { "interval_seconds": interval, "missing_tolerance": tolerance } });
+    let (hears, dead) = (system.verified("hears").await, system.verified("dead").await);
+    for agent in [&hears, &dead] {
+        system.beat(agent, "healthy").await.data();
+        agent_read(&operator.patch(&agent_path(&agent.id, ""), &config(1, 3)).await);
+    }
+    system.advance(60 * SECOND);
+    assert_eq!(operator.show(&hears).await["status"], "healthy");
+    let data = system.beat(&hears, "healthy").await.data();
+    assert_eq!(data["intervalSeconds"], 1);
+    assert_eq!(data["leaseExpiresAt"], system.now().plus(3 * SECOND).to_string());
+    system.advance(12 * SECOND);
+    system.beat(&hears, "healthy").await.data();
+    assert_eq!(system.sweep().await["announced"], 0, "62 s, and 10 s that a heartbeat may be on its way");
+    system.advance(SECOND);
+    assert_eq!(operator.show(&dead).await["status"], "offline");
+    assert_eq!(system.sweep().await["announced"], 1);
+
+    // Nor does the change after it, before the agent has heard of the first.
+    let hourly = operator.create(&json!({ "name": "hourly", "heartbeat_config": { "every": "1h" } })).await;
+    system.beat(&hourly, "healthy").await.data();
+    for heartbeat in [(1, 3), (15, 60), (1, 30)] {
+        agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(heartbeat.0, heartbeat.1)).await);
+    }
+    for action in ["/revoke", "/restore"] {
+        agent_read(&operator.touch(&agent_path(&hourly.id, action)).await);
+    }
+    let row = system.row(&hourly).await;
+    assert_eq!(millis(&row, "lease_expires_at"), millis(&row, "last_seen_at") + 3_629_000);
 }
 
 /// The agent's first heartbeat comes between the read and the write of a patch that found no lease to move.
@@ -319,11 +359,11 @@ async fn a_new_tolerance_also_moves_a_lease_that_began_meanwhile() {
         gate.let_through(1);
     };
     let (path, wanted) =
-        (agent_path(&agent.id, ""), json!({ "heartbeat_config": { "missing_tolerance": 30 } }));
+        (agent_path(&agent.id, ""), json!({ "heartbeat_config": { "missing_tolerance": 600 } }));
     let (patched, ()) = join(operator.patch(&path, &wanted), beat_between).await;
     agent_read(&patched);
     let row = system.row(&agent).await;
-    assert_eq!(millis(&row, "lease_expires_at"), millis(&row, "last_seen_at") + 30_000);
+    assert_eq!(millis(&row, "lease_expires_at"), millis(&row, "last_seen_at") + 600_000);
     assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.updated"]);
 }
 

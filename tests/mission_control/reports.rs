@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::batches::BATCH;
 use super::client::{Client, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token, invalid, text};
 use crate::alerts::telling::{alerts, minutes, types};
-use crate::support::{Reply, START, TestAgent, TestSystem, number};
+use crate::support::{Reply, START, TestAgent, TestSystem, number, text as text_of};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -214,8 +215,9 @@ async fn an_event_an_operator_and_a_restore_leave_a_promise_as_it_is() {
     let path = |action: &str| agent_path(&agent.id, action);
     system.advance(MINUTE);
     system.post_event(&agent, "e").await.data();
-    let said = json!({ "report": { "next_beat_in_seconds": 1 } });
-    agent_read(&operator.post(&path("/heartbeat"), &said).await);
+    for said in [json!({}), json!({ "status": "healthy", "report": null })] {
+        agent_read(&operator.post(&path("/heartbeat"), &said).await);
+    }
     agent_read(
         &operator.patch(&path(""), &json!({ "heartbeat_config": { "missing_tolerance": 600 } })).await,
     );
@@ -227,6 +229,47 @@ async fn an_event_an_operator_and_a_restore_leave_a_promise_as_it_is() {
     assert_eq!(system.sweep().await["announced"], 0, "the promise and the new tolerance");
     system.advance(2 * MINUTE);
     assert_eq!(system.sweep().await["announced"], 1);
+}
+
+/// ⚠ A gateway that knows its agents by their ids passes on what they report: what was dropped unsaid let a sleeper die.
+#[tokio::test]
+async fn an_operators_heartbeat_with_a_report_counts_like_the_agents_own() {
+    let system = TestSystem::start().await;
+    let operator = Client::operator(&system).await;
+    for name in ["by path", "in a batch"] {
+        let agent = system.verified(name).await;
+        let pass_on = async |report: Value| {
+            let reply = if name == "by path" {
+                operator.post(&agent_path(&agent.id, "/heartbeat"), &json!({ "report": report })).await
+            } else {
+                let item = json!({ "agent_id": agent.id, "report": report });
+                operator.post(BATCH, &json!({ "heartbeats": [item] })).await
+            };
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            system.row(&agent).await
+        };
+        let pause = json!({ "action": "pause" });
+        let directed = operator.post(&agent_path(&agent.id, "/directive"), &pause).await.json();
+        let row = pass_on(json!({
+            "progress_age_seconds": 5,
+            "next_beat_in_seconds": 600,
+            "boot_id": "00000000000000aa",
+            "usage": { "tokens": 3 },
+            "ack_directive": directed["directive"]["version"],
+        }))
+        .await;
+        let promised = system.now().plus(10 * MINUTE).as_millis();
+        assert_eq!(number(&row, "next_beat_at"), Some(promised), "{name}");
+        assert_eq!(number(&row, "stalls_at"), Some(promised - 5_000 + 900_000));
+        assert_eq!((number(&row, "spent_tokens"), row.contains_key("boot")), (Some(3), true));
+        assert!(!row.contains_key("unacked"));
+        let [event] = &system.events_of(&agent, "agent.directive_acknowledged").await[..] else {
+            panic!("one acknowledgement")
+        };
+        assert!(text_of(event, "actor").is_some_and(|actor| actor.starts_with("operator:")), "{event:?}");
+        let row = pass_on(json!({})).await;
+        assert_eq!((row.get("next_beat_at"), row.get("stalls_at")), (None, None), "it takes back");
+    }
 }
 
 #[tokio::test]

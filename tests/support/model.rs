@@ -26,6 +26,8 @@ pub struct Model {
     pub let_in: i64,
     /// Its last heartbeat or event.
     pub seen: Option<i64>,
+    /// Until when that keeps it alive, promises apart.
+    pub lasts: i64,
     pub health: Option<&'static str>,
     /// When its next heartbeat is promised, and when its work stalls: as its last heartbeat said.
     pub promise: Option<i64>,
@@ -43,6 +45,8 @@ pub struct Model {
 pub struct Directive {
     pub action: &'static str,
     pub since: i64,
+    /// By when it has heard of it.
+    pub heard_by: i64,
     pub acknowledged: bool,
 }
 
@@ -56,6 +60,7 @@ impl Model {
             revoked: false,
             let_in: 0,
             seen: None,
+            lasts: 0,
             health: None,
             promise: None,
             stalls_at: None,
@@ -80,17 +85,35 @@ impl Model {
                     self.directive = self.directive.filter(|directive| directive.action != "run");
                 }
             }
-            Step::OperatorsHeartbeat { says } => self.is_heard(says, now),
+            Step::OperatorsHeartbeat { says, reports, age } => {
+                self.is_heard(says, now);
+                // With a report of the agent it counts like the agent's own: one that promises nothing.
+                if reports {
+                    self.promise = None;
+                    self.stalls_at = age.map(|age| now - age + self.stall_after);
+                }
+            }
             Step::Event => self.is_heard(None, now),
-            Step::Config { interval, tolerance } => (self.interval, self.tolerance) = (interval, tolerance),
+            Step::Config { interval, tolerance } => {
+                // It hears of that with its next heartbeat, which comes by the interval that it knows.
+                let due = self.lasts - (self.tolerance - self.interval);
+                let lasts = due + (tolerance - interval);
+                (self.interval, self.tolerance) = (interval, tolerance);
+                let most = if Some(self.let_in) > self.seen { self.lasts } else { lasts };
+                self.lasts = lasts.min(most).max(self.least());
+            }
             Step::StallAfter(after) => self.stall_after = after.unwrap_or(STALL_AFTER),
             Step::Directive("run") if self.directive.is_none() => {}
             Step::Directive(action) => {
-                self.directive = Some(Directive { action, since: now, acknowledged: false });
+                // Its next heartbeat, and one more to say that it obeys.
+                let due = self.lease().map_or(now, |lease| lease - (self.tolerance - self.interval));
+                let heard_by = due.max(now + self.interval) + self.interval;
+                self.directive = Some(Directive { action, since: now, heard_by, acknowledged: false });
             }
             Step::Revoke => self.revoked = true,
             Step::Restore if self.revoked => {
                 (self.revoked, self.let_in, self.health, self.gone_since) = (false, now, None, None);
+                self.lasts = self.lasts.max(self.least());
             }
             Step::Restore => {}
         }
@@ -98,6 +121,7 @@ impl Model {
 
     fn is_heard(&mut self, says: Option<&'static str>, now: i64) {
         self.seen = Some(now);
+        self.lasts = now + self.tolerance;
         if says == Some("offline") {
             if self.gone_since.is_none() {
                 self.gone_since = Some(now);
@@ -117,13 +141,23 @@ impl Model {
         }
     }
 
-    /// Until when it must be heard: its tolerance from the last heartbeat or the promised one; and let in again it has five
-    /// minutes at least. `None` before the first.
+    /// How long it may be silent at least: its tolerance; and let in again it has five minutes.
+    fn least(&self) -> i64 {
+        let let_in = self.let_in + self.tolerance.max(300);
+        self.seen.filter(|seen| *seen >= self.let_in).map_or(let_in, |seen| seen + self.tolerance)
+    }
+
+    /// Until when it must be heard: its tolerance from the last heartbeat or the promised one, or what it got besides.
+    /// `None` before the first.
     pub fn lease(&self) -> Option<i64> {
+        self.seen.map(|_| self.promise.map_or(self.lasts, |promise| self.lasts.max(promise + self.tolerance)))
+    }
+
+    /// From when on it counts as silent: a restore gives time, and no heartbeat.
+    fn silent_from(&self) -> Option<i64> {
         let seen = self.seen?;
-        let lease = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
-        let anew = self.let_in + self.tolerance.max(300);
-        Some(if self.let_in > seen { lease.max(anew) } else { lease })
+        let unheard = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
+        if self.let_in > seen { Some(unheard) } else { self.lease() }
     }
 
     fn is_live(&self, now: i64) -> bool {
@@ -145,7 +179,7 @@ impl Model {
         match self.seen {
             _ if self.revoked => "offline",
             None => "provisioning",
-            Some(seen) if now > seen.max(self.promise.unwrap_or(seen)) + self.tolerance => "offline",
+            Some(_) if self.silent_from() < Some(now) => "offline",
             Some(_) => self.health.unwrap_or("online"),
         }
     }
@@ -164,7 +198,7 @@ impl Model {
         let unheeded = self.directive.is_some_and(|directive| {
             !directive.acknowledged
                 && directive.action != "run"
-                && now > directive.since + (3 * self.interval).max(300)
+                && now > (directive.heard_by + self.interval).max(directive.since + 300)
                 && self.promise.is_none_or(|promise| promise <= now)
         });
         match () {
@@ -205,8 +239,7 @@ impl Model {
     pub fn shown(&self, now: i64) -> Shown {
         let late = self.seen.is_some_and(|seen| {
             let due = (seen + self.interval).max(self.promise.unwrap_or(seen));
-            let end = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
-            !self.revoked && self.gone_since.is_none() && now > due + 10 && now <= end
+            !self.revoked && self.gone_since.is_none() && now > due + 10 && Some(now) <= self.silent_from()
         });
         Shown {
             status: self.status(now).to_owned(),
@@ -238,10 +271,23 @@ pub struct Shown {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    Heartbeat { says: Option<&'static str>, age: Option<i64>, promise: Option<i64>, acknowledges: bool },
-    OperatorsHeartbeat { says: Option<&'static str> },
+    Heartbeat {
+        says: Option<&'static str>,
+        age: Option<i64>,
+        promise: Option<i64>,
+        acknowledges: bool,
+    },
+    /// `reports`: with a report of the agent, which may say how old its progress is.
+    OperatorsHeartbeat {
+        says: Option<&'static str>,
+        reports: bool,
+        age: Option<i64>,
+    },
     Event,
-    Config { interval: i64, tolerance: i64 },
+    Config {
+        interval: i64,
+        tolerance: i64,
+    },
     StallAfter(Option<i64>),
     Directive(&'static str),
     Revoke,
@@ -270,7 +316,11 @@ pub fn step(random: &mut StdRng) -> Step {
             }
         }
         58..68 => Step::Event,
-        68..72 => Step::OperatorsHeartbeat { says: health(random) },
+        68..72 => {
+            let reports = random.random_bool(0.4);
+            let age = some(random, if reports { 0.5 } else { 0.0 }, &[0, 300, 899, 901]);
+            Step::OperatorsHeartbeat { says: health(random), reports, age }
+        }
         72..78 => {
             let configs = [(1, 2), (15, 30), (60, 120), (60, 600), (300, 600), (1_000, 3_600)];
             let (interval, tolerance) = *configs.choose(random).expect("a configuration");

@@ -173,8 +173,9 @@ impl Group {
             Step::Heartbeat { .. } => {
                 Client::x_agent_token(&self.system, &agent.key).post(OWN_BEAT, body).await
             }
-            Step::OperatorsHeartbeat { says } => {
-                operator.post(&path("/heartbeat"), &json!({ "status": says })).await
+            Step::OperatorsHeartbeat { says, reports, age } => {
+                let report = reports.then(|| json!({ "progress_age_seconds": age }));
+                operator.post(&path("/heartbeat"), &json!({ "status": says, "report": report })).await
             }
             Step::Event => self.system.post_event(agent, "e").await,
             Step::Config { interval, tolerance } => {

@@ -598,14 +598,22 @@ class Directives(unittest.TestCase):
     def test_check_waits_for_the_end_of_a_pause_and_the_pause_is_acknowledged(self):
         server, heartbeat = self.beat(accepted(1, **self.PAUSE))
         server._script += [accepted(1, **self.PAUSE), accepted(1, version=8, action="run"), accepted(1)]
-        passed = threading.Event()
-        work = threading.Thread(target=lambda: (heartbeat.check(), passed.set()), daemon=True)
-        work.start()
+        passed, ages = threading.Event(), []
+
+        def work():
+            with heartbeat.working():
+                heartbeat.check()
+                ages.append(heartbeat.progress_age)
+            passed.set()
+
+        threading.Thread(target=work, daemon=True).start()
         until(lambda: heartbeat._obeyed is not None)
+        heartbeat._progress_at -= 1000
         heartbeat._send_one()
         self.assertFalse(passed.is_set())
         heartbeat._send_one()
         self.assertTrue(passed.wait(PATIENCE))
+        self.assertLess(ages[0], 1000, "a pause is no stall")
         heartbeat._send_one()
         self.assertEqual(self.acknowledged(server), [None, 7, 7, 8])
 
@@ -613,11 +621,14 @@ class Directives(unittest.TestCase):
         _, heartbeat = self.beat(accepted(1, **self.PAUSE))
 
         async def work():
-            waiting = asyncio.ensure_future(heartbeat.acheck())
-            await asyncio.sleep(0)
-            self.assertFalse(waiting.done())
-            heartbeat._directed(None)
-            await asyncio.wait_for(waiting, PATIENCE)
+            with heartbeat.working():
+                waiting = asyncio.ensure_future(heartbeat.acheck())
+                await asyncio.sleep(0)
+                self.assertFalse(waiting.done())
+                heartbeat._progress_at -= 1000
+                heartbeat._directed(None)
+                await asyncio.wait_for(waiting, PATIENCE)
+                self.assertLess(heartbeat.progress_age, 1000)
 
         asyncio.run(work())
 

@@ -262,11 +262,15 @@ export class Heartbeat {
    * @throws Stop when an operator wants an end
    */
   async check(): Promise<void> {
-    for (;;) {
+    for (let paused = false; ; paused = true) {
       const action = (!this.#stopping && this.#directive?.action) || "run";
       if (["run", "pause", "stop"].includes(action) && !this.#stopping) this.acknowledge(this.#directive);
       if (action === "stop") throw new Stop("an operator asked this agent to stop");
-      if (action !== "pause") return;
+      if (action !== "pause") {
+        // A pause is no stall.
+        if (paused) this.progress();
+        return;
+      }
       // Somebody waits: the program must not end because nothing else is to do.
       await this.#bell.wait(SLEEPER, true);
     }

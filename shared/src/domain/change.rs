@@ -40,7 +40,7 @@ pub struct Patch {
     pub name: Option<AgentName>,
     /// The group; `Some(None)` takes it away.
     pub board_id: Option<Option<BoardId>>,
-    /// How often it sends a heartbeat. The lease moves with the tolerance.
+    /// How often it sends a heartbeat. The lease moves with it.
     pub heartbeat: Option<HeartbeatConfig>,
     /// The agent's own limit; `Some(None)` goes back to the default.
     pub rate_limit: Option<Option<u32>>,

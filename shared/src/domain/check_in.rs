@@ -99,6 +99,8 @@ pub enum Caller {
         agent_id: AgentId,
         /// The operator.
         actor: Actor,
+        /// Whether the operator passes on a report of the agent: then the heartbeat counts like the agent's own.
+        reports: bool,
     },
 }
 
@@ -121,10 +123,10 @@ impl Caller {
         }
     }
 
-    /// Whether this is the agent itself, and no operator in its place.
+    /// Whether the agent itself speaks, be it through an operator, and no operator in its place.
     #[must_use]
     pub const fn is_the_agent(&self) -> bool {
-        !matches!(self, Self::Operator { .. })
+        !matches!(self, Self::Operator { reports: false, .. })
     }
 
     /// Why the caller has no right to this row, if so.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::millis;
 use crate::time::Timestamp;
 
 /// The least time from a `stop` to its deadline.
@@ -71,8 +72,9 @@ pub struct NewDirective {
     pub reason: Option<String>,
 }
 
-/// A directive as the agent's row holds it: `1764107662500 stop 1764107962 revoke @1764107700`, which are its version, its
-/// action, its deadline, whether the agent is revoked if it goes on, and when it was acknowledged.
+/// A directive as the agent's row holds it: `1764107662500 stop ~120 +300 revoke @1764107700500`, which are its version, its
+/// action, after how many seconds it has been heard of, its deadline in seconds, whether the agent is revoked if it goes on,
+/// and when it was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Directive {
@@ -81,12 +83,14 @@ pub struct Directive {
     pub version: i64,
     /// What the agent should do.
     pub action: Action,
-    /// Epoch seconds until which a `stop` should be done.
-    pub deadline: Option<i64>,
+    /// By when the agent has heard of it: nobody who could not hear is told of, or shut out.
+    pub hears_by: Timestamp,
+    /// Until when a `stop` should be done.
+    pub deadline: Option<Timestamp>,
     /// Whether an agent that goes on is revoked.
     pub then_revoke: bool,
-    /// Epoch seconds of the acknowledgement.
-    pub acknowledged: Option<i64>,
+    /// When it was acknowledged.
+    pub acknowledged: Option<Timestamp>,
 }
 
 impl Directive {
@@ -95,39 +99,30 @@ impl Directive {
 
     /// A new directive. `made_at`: the agent's `updated_at` with it. Every directive moves that on, also after one that has
     /// ended and left nothing in the row: so its version never comes again, and what acknowledges it acknowledges no other.
+    /// `hears_by`: see [`Agent::hears_by`](super::agent::Agent::hears_by).
     #[must_use]
-    pub fn new(wanted: &NewDirective, made_at: Timestamp) -> Self {
+    pub fn new(wanted: &NewDirective, made_at: Timestamp, hears_by: Timestamp) -> Self {
+        let hears_in = Duration::from_secs(millis(hears_by.since(made_at)).div_ceil(1_000));
         Self {
             version: made_at.as_millis(),
             action: wanted.action,
-            deadline: wanted.deadline.map(|deadline| made_at.plus(deadline).as_seconds()),
+            hears_by: made_at.plus(hears_in),
+            deadline: wanted.deadline.map(|deadline| made_at.plus(deadline)),
             then_revoke: wanted.then_revoke,
             acknowledged: None,
         }
     }
 
-    /// Since when it holds, to the second.
+    /// Since when it holds.
     #[must_use]
     pub const fn since(&self) -> Timestamp {
-        seconds(Timestamp::from_millis(self.version).as_seconds())
-    }
-
-    /// Until when a `stop` should be done.
-    #[must_use]
-    pub fn deadline_at(&self) -> Option<Timestamp> {
-        self.deadline.map(seconds)
-    }
-
-    /// When it was acknowledged.
-    #[must_use]
-    pub fn acknowledged_at(&self) -> Option<Timestamp> {
-        self.acknowledged.map(seconds)
+        Timestamp::from_millis(self.version)
     }
 
     /// What is left of it when it is acknowledged: nothing of `run`, which is the default.
     #[must_use]
     pub fn after_acknowledgement(self, now: Timestamp) -> Option<Self> {
-        (self.action != Action::Run).then_some(Self { acknowledged: Some(now.as_seconds()), ..self })
+        (self.action != Action::Run).then_some(Self { acknowledged: Some(now), ..self })
     }
 
     /// The same, after its agent was revoked: it does not revoke an agent that is restored.
@@ -136,40 +131,39 @@ impl Directive {
         Self { then_revoke: false, ..self }
     }
 
-    /// After which moment no heartbeat may come, if it ends in a revocation: max(its deadline, its making + 2 intervals) +
-    /// 10 seconds. Until then the agent may not have heard of it.
+    /// After which moment no heartbeat may come, if it ends in a revocation: 10 seconds after its deadline, and after the
+    /// agent has heard of it.
     #[must_use]
-    pub fn revokes_after(&self, interval: Duration) -> Option<Timestamp> {
-        let heard_by = self.since().plus(interval * 2);
-        let end = self.deadline_at().map_or(heard_by, |deadline| deadline.max(heard_by));
+    pub fn revokes_after(&self) -> Option<Timestamp> {
+        let end = self.deadline.map_or(self.hears_by, |deadline| deadline.max(self.hears_by));
         self.then_revoke.then(|| end.plus(REVOKE_GRACE))
     }
 
-    /// Whether an agent that sends heartbeats should have acknowledged it: after max(3 intervals, 5 minutes). Nobody waits
-    /// for the acknowledgement of `run`: whoever ignored what came before it runs.
+    /// Whether an agent that sends heartbeats should have acknowledged it: 5 minutes after its making, and an interval after
+    /// the agent has heard of it. Nobody waits for the acknowledgement of `run`: whoever ignored what came before it runs.
     #[must_use]
     pub fn is_unheeded(&self, interval: Duration, now: Timestamp) -> bool {
-        self.action != Action::Run
-            && self.acknowledged.is_none()
-            && now.since(self.since()) > (interval * 3).max(SHORTEST_HEED)
+        let end = self.hears_by.plus(interval).max(self.since().plus(SHORTEST_HEED));
+        self.action != Action::Run && self.acknowledged.is_none() && now > end
     }
-}
 
-const fn seconds(seconds: i64) -> Timestamp {
-    Timestamp::from_millis(seconds.saturating_mul(1000))
+    /// So many whole seconds after its making.
+    fn seconds_to(&self, moment: Timestamp) -> u64 {
+        moment.since(self.since()).as_secs()
+    }
 }
 
 impl fmt::Display for Directive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.version, self.action.as_str())?;
+        write!(f, "{} {} ~{}", self.version, self.action.as_str(), self.seconds_to(self.hears_by))?;
         if let Some(deadline) = self.deadline {
-            write!(f, " {deadline}")?;
+            write!(f, " +{}", self.seconds_to(deadline))?;
         }
         if self.then_revoke {
             f.write_str(Self::REVOKES)?;
         }
         match self.acknowledged {
-            Some(at) => write!(f, " @{at}"),
+            Some(at) => write!(f, " @{}", at.as_millis()),
             None => Ok(()),
         }
     }
@@ -193,12 +187,24 @@ impl TryFrom<String> for Directive {
         let mut words = text.split(' ');
         let version = words.next().and_then(|word| word.parse().ok()).ok_or(NotADirective)?;
         let action = words.next().and_then(Action::parse).ok_or(NotADirective)?;
-        let mut directive = Self { version, action, deadline: None, then_revoke: false, acknowledged: None };
+        let since = Timestamp::from_millis(version);
+        let (deadline, acknowledged) = (None, None);
+        let mut directive =
+            Self { version, action, hears_by: since, deadline, then_revoke: false, acknowledged };
+        let after = |seconds: &str| {
+            let seconds = seconds.parse().map_err(|_| NotADirective)?;
+            Ok(since.plus(Duration::from_secs(seconds)))
+        };
         for word in words {
-            match word.strip_prefix('@') {
-                Some(at) => directive.acknowledged = Some(at.parse().map_err(|_| NotADirective)?),
-                None if word == "revoke" => directive.then_revoke = true,
-                None => directive.deadline = Some(word.parse().map_err(|_| NotADirective)?),
+            match word.split_at_checked(1).ok_or(NotADirective)? {
+                ("~", seconds) => directive.hears_by = after(seconds)?,
+                ("+", seconds) => directive.deadline = Some(after(seconds)?),
+                ("@", at) => {
+                    let at = at.parse().map_err(|_| NotADirective)?;
+                    directive.acknowledged = Some(Timestamp::from_millis(at));
+                }
+                _ if word == "revoke" => directive.then_revoke = true,
+                _ => return Err(NotADirective),
             }
         }
         Ok(directive)
@@ -214,35 +220,35 @@ mod tests {
     fn stop(deadline: Option<u64>) -> Directive {
         let deadline = deadline.map(Duration::from_secs);
         let wanted = NewDirective { action: Action::Stop, deadline, then_revoke: true, reason: None };
-        Directive::new(&wanted, NOW)
+        Directive::new(&wanted, NOW, NOW.plus(Duration::from_millis(119_001)))
     }
 
     #[test]
     fn a_row_holds_a_directive_as_a_short_text() {
         let acknowledged = stop(Some(300)).after_acknowledgement(NOW.plus(Duration::from_secs(38)));
         for (directive, text) in [
-            (stop(Some(300)), "1764107662500 stop 1764107962 revoke"),
-            (stop(None), "1764107662500 stop revoke"),
-            (stop(None).disarmed(), "1764107662500 stop"),
-            (acknowledged.unwrap(), "1764107662500 stop 1764107962 revoke @1764107700"),
+            (stop(Some(300)), "1764107662500 stop ~120 +300 revoke"),
+            (stop(None), "1764107662500 stop ~120 revoke"),
+            (stop(None).disarmed(), "1764107662500 stop ~120"),
+            (acknowledged.unwrap(), "1764107662500 stop ~120 +300 revoke @1764107700500"),
         ] {
             assert_eq!(directive.to_string(), text);
             assert_eq!(Directive::try_from(text.to_owned()).unwrap(), directive);
         }
-        for other in ["", "pause", "1 jump", "1 stop soon", "x stop"] {
+        for other in ["", "pause", "1 jump", "1 stop soon", "1 stop ", "1 stop ~", "x stop"] {
             assert!(Directive::try_from(other.to_owned()).is_err(), "{other}");
         }
     }
 
     #[test]
     fn an_agent_is_revoked_only_when_it_could_have_heard() {
-        let after = |directive: Directive, interval| {
-            let end = directive.revokes_after(Duration::from_secs(interval));
+        let after = |directive: Directive| {
+            let end = directive.revokes_after();
             end.map(|end| end.since(directive.since()).as_secs())
         };
-        assert_eq!(after(stop(Some(5)), 60), Some(130));
-        assert_eq!(after(stop(Some(300)), 60), Some(310));
-        assert_eq!(after(stop(None), 3_600), Some(7_210));
-        assert_eq!(after(stop(None).disarmed(), 60), None);
+        assert_eq!(after(stop(Some(5))), Some(130));
+        assert_eq!(after(stop(Some(300))), Some(310));
+        assert_eq!(after(stop(None)), Some(130));
+        assert_eq!(after(stop(None).disarmed()), None);
     }
 }

@@ -351,7 +351,7 @@ impl Watched {
     #[must_use]
     pub fn defies(&self) -> Option<Directive> {
         let directive = self.directive?;
-        let end = directive.revokes_after(Duration::from_millis(self.interval_ms))?;
+        let end = directive.revokes_after()?;
         let goes_on = self.agent_state == AgentState::Active && self.offline_since.is_none();
         (goes_on && self.last_seen_at > Some(end)).then_some(directive)
     }

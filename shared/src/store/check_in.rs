@@ -156,7 +156,7 @@ static STALE_COUNTERS: LazyLock<[String; SLOTS as usize]> = LazyLock::new(|| {
 const LATEST: Duration = Duration::from_secs(1);
 
 /// When a heartbeat says that its next one comes, and that its work last got further. Each heartbeat of an agent says both
-/// anew, or takes them back; events, operators in its place, and a process that was replaced say nothing of them.
+/// anew, or takes them back; events, operators without a report of it, and a process that was replaced say nothing of them.
 fn claims(
     caller: &Caller,
     call: Call,
@@ -171,11 +171,6 @@ fn claims(
 /// What a call says of the agent's health.
 fn health(call: Call, boot: Boot) -> HealthReport {
     if boot.speaks() { call.health() } else { HealthReport::Keep }
-}
-
-/// The boot id of a call: an operator in the agent's place is none of its processes.
-pub(super) fn boot_id(caller: &Caller, call: Call) -> Option<BootId> {
-    call.report().boot_id.filter(|_| caller.is_the_agent())
 }
 
 /// What a check-in requires and does of the boot id. `read`: the row that the decision was made by.
@@ -335,7 +330,7 @@ pub(super) fn expression(
             check_in.value(":offline_since", moment(announced));
         }
     }
-    tell_apart(&mut check_in, due.boot, boot_id(caller, call), read, now);
+    tell_apart(&mut check_in, due.boot, call.report().boot_id, read, now);
     let ack = call.report().ack_directive;
     match (due.acknowledges, ack) {
         (Some(directive), _) => {
@@ -465,7 +460,7 @@ impl Attempt<'_> {
                 let last_seen_at = agent.last_seen_at.map(|seen| seen.to_string());
                 let mut payload =
                     json!({ "offline_since": announced.to_string(), "last_seen_at": last_seen_at });
-                let boot_id = boot_id(self.caller, self.call);
+                let boot_id = self.call.report().boot_id;
                 if due.boot.replaces().is_some() {
                     payload["cause"] = json!(Cause::Restarted);
                 } else if boot_id.is_some() && boot_id == agent.boot {
@@ -507,7 +502,7 @@ impl Attempt<'_> {
 
     /// Does all that the row shows to be due, with its events. `None`: nothing is, or somebody else was first.
     async fn settle(&self, agent: Agent, used: u32) -> Result<Option<CheckIn>, StoreError> {
-        let boot = self.store.boot(boot_id(self.caller, self.call), &agent, self.now).await?;
+        let boot = self.store.boot(self.call.report().boot_id, &agent, self.now).await?;
         let boot = if self.call.says_offline() { boot.of_leave() } else { boot };
         let due = Due::of(&agent, self.call, boot, self.now);
         if due == Due::nothing(self.call) {
@@ -778,12 +773,19 @@ mod tests {
              REMOVE b0,b1,b2,b3,b7,b8,b9,b10,b11,b12,c0,c1,c2,c3,c7,c8,c9,c10,c11,c12"
         );
 
-        let operator = Caller::Operator { agent_id: caller.agent_id(), actor: Actor::System };
-        for (caller, call) in [(&caller, Call::Event { usage: None }), (&operator, call)] {
+        let agent_id = caller.agent_id();
+        let operator = |reports| Caller::Operator { agent_id, actor: Actor::System, reports };
+        let word = Call::heartbeat(HealthReport::Report(Health::Healthy));
+        for (caller, call) in [(&caller, Call::Event { usage: None }), (&operator(false), word)] {
             let update = expression(caller, call, Due::nothing(call), None, 60, now).update();
             assert!(!update.contains("next_beat_at") && !update.contains("stalls_at"), "{update}");
-            let condition = expression(caller, call, Due::nothing(call), None, 60, now).condition();
-            assert!(!condition.contains("boot"), "{condition}");
         }
+        let passed_on = expression(&operator(true), call, Due::nothing(call), None, 60, now);
+        assert_eq!(passed_on.update(), whole.update());
+        assert!(passed_on.condition().ends_with(
+            "AND (boot = :boot OR boot_noise > :now) \
+             AND (attribute_not_exists(unacked) OR unacked <> :ack) \
+             AND spend_day >= :today"
+        ));
     }
 }

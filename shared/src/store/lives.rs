@@ -101,9 +101,10 @@ impl Life {
                 let call = Call::Heartbeat { health: health(says), report };
                 self.checks_in(agent, &Caller::Key(self.key.clone()), call);
             }
-            Step::OperatorsHeartbeat { says } => {
-                let operator = Caller::Operator { agent_id: agent.agent_id, actor: Actor::System };
-                self.checks_in(agent, &operator, Call::heartbeat(health(says)));
+            Step::OperatorsHeartbeat { says, reports, age } => {
+                let operator = Caller::Operator { agent_id: agent.agent_id, actor: Actor::System, reports };
+                let report = Report { progress_age: age.map(seconds), ..Report::default() };
+                self.checks_in(agent, &operator, Call::Heartbeat { health: health(says), report });
             }
             Step::Event => {
                 self.checks_in(agent, &Caller::Key(self.key.clone()), Call::Event { usage: None });

@@ -21,10 +21,15 @@ pub struct Object<'a> {
 /// UTF-8's byte order mark, which some editors and shells write before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// How every body begins that gzip compressed.
+pub(super) const GZIP: &[u8] = b"\x1f\x8b";
+
 /// What a body is that is not JSON: most of those that arrive are one of these.
 fn not_json(body: &[u8], error: &serde_json::Error) -> ErrorKind {
     let problem: Cow<'static, str> = match body {
-        [0x1f, 0x8b, ..] => return ErrorKind::UnsupportedMediaType("compressed bodies are not read"),
+        body if body.starts_with(GZIP) => {
+            return ErrorKind::UnsupportedMediaType("compressed bodies are not read");
+        }
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, ..] | [0, _, ..] => {
             "must be JSON in UTF-8, not UTF-16".into()
         }
@@ -152,12 +157,16 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A number.
+    /// A number. JSON knows larger ones than a float does: they count as the largest.
     ///
     /// # Errors
     /// The field is something else.
     pub fn number(&self, name: &str) -> Result<Option<f64>, Invalid> {
-        self.read(name, "must be a number")
+        let Some(raw) = self.raw(name).map(RawValue::get).filter(|raw| *raw != "null") else {
+            return Ok(None);
+        };
+        let number: f64 = raw.parse().map_err(|_| self.invalid(name, "must be a number"))?;
+        Ok(Some(number.clamp(f64::MIN, f64::MAX)))
     }
 
     /// `true` or `false`.

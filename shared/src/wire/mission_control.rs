@@ -97,7 +97,7 @@ impl DirectiveRead {
         Self {
             version: directive.version,
             action: directive.action,
-            deadline: directive.deadline_at().map(|deadline| deadline.to_string()),
+            deadline: directive.deadline.map(|deadline| deadline.to_string()),
             computed: None,
             record: None,
         }
@@ -108,7 +108,7 @@ impl DirectiveRead {
         let record = DirectiveRecord {
             since: directive.since().to_string(),
             then_revoke: directive.then_revoke,
-            acknowledged_at: directive.acknowledged_at().map(|at| at.to_string()),
+            acknowledged_at: directive.acknowledged.map(|at| at.to_string()),
         };
         Self { record: Some(record), ..Self::of(directive) }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::contract::Contract;
 use super::error::Invalid;
-use super::json::{Object, whole};
+use super::json::{GZIP, Object, whole};
 use crate::domain::agent::millis;
 use crate::domain::boot::BootId;
 use crate::domain::report::{LONGEST_AGE, Report};
@@ -19,54 +19,62 @@ const NEXT_BEAT_IN: Spellings = ("nextBeatInSeconds", "next_beat_in_seconds");
 const BOOT_ID: Spellings = ("bootId", "boot_id");
 const COST_USD: Spellings = ("costUsd", "cost_usd");
 
-/// What a heartbeat's body reports, and what of it cannot be read, which is left out. A promise of more than `max_promise`
-/// counts as that.
+/// What a heartbeat's body reports, if it has a `report`, and what of it cannot be read, which is left out. A promise of more
+/// than `max_promise` counts as that.
 #[must_use]
-pub fn read(body: &Object<'_>, contract: Contract, max_promise: Duration) -> (Report, Vec<Invalid>) {
+pub fn read(body: &Object<'_>, contract: Contract, max_promise: Duration) -> (Option<Report>, Vec<Invalid>) {
+    let object = match body.object("report") {
+        Ok(Some(object)) => object,
+        Ok(None) => return (None, Vec::new()),
+        Err(problem) => return (None, vec![problem]),
+    };
+    let fields = Fields { object: &object, contract };
     let mut problems = Vec::new();
-    let mut report = Report::default();
-    match body.object("report") {
-        Ok(None) => {}
-        Err(problem) => problems.push(problem),
-        Ok(Some(object)) => {
-            let fields = Fields { object: &object, contract };
-            match fields.number(ACK_DIRECTIVE) {
-                // What is no version is none that was ever given.
-                Ok(number) => {
-                    let version = number.map(|number| whole(number).and_then(|it| i64::try_from(it).ok()));
-                    report.ack_directive = version.map(|version| version.unwrap_or(0));
-                }
-                Err(problem) => problems.push(problem),
-            }
-            for (name, most, field) in [
-                (PROGRESS_AGE, LONGEST_AGE, &mut report.progress_age),
-                (NEXT_BEAT_IN, max_promise, &mut report.next_beat_in),
-            ] {
-                match fields.number(name) {
-                    Ok(number) => *field = number.map(|seconds| clamped(seconds, most)),
-                    Err(problem) => problems.push(problem),
-                }
-            }
-            match fields.boot_id() {
-                Ok(boot_id) => report.boot_id = boot_id,
-                Err(problem) => problems.push(problem),
-            }
-            match fields.usage() {
-                Ok(usage) => report.usage = usage,
-                Err(problem) => problems.push(problem),
-            }
-        }
-    }
-    (report, problems)
+    let version = readable(fields.number(ACK_DIRECTIVE), &mut problems);
+    let age = readable(fields.number(PROGRESS_AGE), &mut problems);
+    let promise = readable(fields.number(NEXT_BEAT_IN), &mut problems);
+    let report = Report {
+        // What is no version is none that was ever given.
+        ack_directive: version.map(|it| whole(it).and_then(|it| i64::try_from(it).ok()).unwrap_or(0)),
+        progress_age: age.map(|seconds| clamped(seconds, LONGEST_AGE)),
+        next_beat_in: promise.map(|seconds| clamped(seconds, max_promise)),
+        boot_id: readable(fields.boot_id(), &mut problems),
+        usage: fields.usage(&mut problems),
+    };
+    (Some(report), problems)
 }
 
-/// What a heartbeat's body reports.
+/// Whether a body that cannot be read may hold a report: the word is in it, or it is compressed.
+#[must_use]
+pub fn may_be_in(body: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"report\"";
+    body.starts_with(GZIP) || body.windows(WORD.len()).any(|bytes| bytes == WORD)
+}
+
+/// What could be read; what could not be is noted.
+fn readable<T>(read: Result<Option<T>, Invalid>, problems: &mut Vec<Invalid>) -> Option<T> {
+    read.unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    })
+}
+
+/// The first problem of what was read, if there is one.
+fn refused<T>(read: T, problems: Vec<Invalid>) -> Result<T, Invalid> {
+    problems.into_iter().next().map_or(Ok(read), Err)
+}
+
+/// What a heartbeat's body reports, if it has a `report`.
 ///
 /// # Errors
 /// The first field of another type than it should be, or in the other contract's spelling.
-pub fn strict(body: &Object<'_>, contract: Contract, max_promise: Duration) -> Result<Report, Invalid> {
+pub fn strict(
+    body: &Object<'_>,
+    contract: Contract,
+    max_promise: Duration,
+) -> Result<Option<Report>, Invalid> {
     let (report, problems) = read(body, contract, max_promise);
-    problems.into_iter().next().map_or(Ok(report), Err)
+    refused(report, problems)
 }
 
 /// What an event's body reports as used.
@@ -74,10 +82,10 @@ pub fn strict(body: &Object<'_>, contract: Contract, max_promise: Duration) -> R
 /// # Errors
 /// As [`strict`].
 pub fn usage(body: &Object<'_>, contract: Contract) -> Result<Option<Usage>, Invalid> {
-    match body.object("report")? {
-        Some(object) => Fields { object: &object, contract }.usage(),
-        None => Ok(None),
-    }
+    let Some(object) = body.object("report")? else { return Ok(None) };
+    let mut problems = Vec::new();
+    let usage = Fields { object: &object, contract }.usage(&mut problems);
+    refused(usage, problems)
 }
 
 /// A number between none and [`MOST`], half up.
@@ -110,12 +118,14 @@ impl Fields<'_> {
         Ok(Some(boot_id))
     }
 
-    fn usage(&self) -> Result<Option<Usage>, Invalid> {
-        let Some(object) = self.object.object("usage")? else { return Ok(None) };
+    /// Of two numbers one may be readable: what was used is counted all the same.
+    fn usage(&self, problems: &mut Vec<Invalid>) -> Option<Usage> {
+        let object = readable(self.object.object("usage"), problems)?;
         let fields = Fields { object: &object, contract: self.contract };
-        let tokens = counted(object.number("tokens")?);
-        let microusd = counted(fields.number(COST_USD)?.map(|dollars| dollars * 1_000_000.0));
-        Ok(Some(Usage { tokens, microusd }).filter(|usage| *usage != Usage::NOTHING))
+        let tokens = counted(readable(object.number("tokens"), problems));
+        let dollars = readable(fields.number(COST_USD), problems);
+        let microusd = counted(dollars.map(|dollars| dollars * 1_000_000.0));
+        Some(Usage { tokens, microusd }).filter(|usage| *usage != Usage::NOTHING)
     }
 
     /// A field's name in this contract. The other contract's is refused.
@@ -138,7 +148,8 @@ mod tests {
     fn ack(contract: Contract, report: &str) -> (Option<i64>, Vec<String>) {
         let body = format!(r#"{{"report": {report}}}"#);
         let (report, problems) = read(&Object::parse(body.as_bytes()).unwrap(), contract, DAY);
-        (report.ack_directive, problems.iter().map(ToString::to_string).collect())
+        let version = report.and_then(|report| report.ack_directive);
+        (version, problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -160,10 +171,10 @@ mod tests {
     fn ages_and_promises_are_clamped() {
         let read = |field: &str, value: &str| {
             let body = format!(r#"{{"report": {{"{field}": {value}}}}}"#);
-            read(&Object::parse(body.as_bytes()).unwrap(), Contract::MissionControl, DAY).0
+            read(&Object::parse(body.as_bytes()).unwrap(), Contract::MissionControl, DAY).0.unwrap()
         };
         let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
-        for (value, age) in [("12.3456", 12.345), ("-3", 0.0), ("1e300", 604_800.0)] {
+        for (value, age) in [("12.3456", 12.345), ("-3", 0.0), ("1e300", 604_800.0), ("1e309", 604_800.0)] {
             assert_eq!(read("progress_age_seconds", value).progress_age, seconds(age), "{value}");
         }
         for (value, promise) in [("0", 0.0), ("14400", 14_400.0), ("86401", 86_400.0)] {
@@ -184,6 +195,7 @@ mod tests {
             (r#"{"cost_usd": 0.0000004}"#, None),
             (r#"{"cost_usd": 0.0000015}"#, used(0, 2)),
             (r#"{"tokens": -3, "cost_usd": 1e300}"#, used(0, MOST)),
+            (r#"{"tokens": 1e309, "cost_usd": -1e309}"#, used(MOST, 0)),
             (r#"{"tokens": 1e13, "cost_usd": 1000000.01}"#, used(MOST, MOST)),
             (r#"{"tokens": 0, "cost_usd": 0}"#, None),
             ("{}", None),
@@ -203,9 +215,36 @@ mod tests {
         let alone = usage(&body, Contract::MissionControl).map_err(|problem| problem.to_string());
         match problems.first() {
             Some(problem) => assert_eq!(alone, Err(problem.to_string())),
-            None => assert_eq!(alone, Ok(report.usage)),
+            None => assert_eq!(alone, Ok(report.unwrap().usage)),
         }
         alone
+    }
+
+    #[test]
+    fn what_can_be_read_of_the_usage_is_counted_and_what_cannot_is_named() {
+        let read = |usage: &str| {
+            let body = format!(r#"{{"report": {{"usage": {usage}}}}}"#);
+            let body = Object::parse(body.as_bytes()).unwrap();
+            let (report, problems) = read(&body, Contract::MissionControl, DAY);
+            (report.unwrap().usage, problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let (tokens, dollars) =
+            ("report.usage.tokens: must be a number", "report.usage.cost_usd: must be a number");
+        for (usage, counted, problems) in [
+            (
+                r#"{"tokens": 1200, "cost_usd": "0.1"}"#,
+                Some(Usage { tokens: 1_200, microusd: 0 }),
+                vec![dollars],
+            ),
+            (
+                r#"{"tokens": [], "cost_usd": 0.1}"#,
+                Some(Usage { tokens: 0, microusd: 100_000 }),
+                vec![tokens],
+            ),
+            (r#"{"tokens": [], "cost_usd": "0.1"}"#, None, vec![tokens, dollars]),
+        ] {
+            assert_eq!(read(usage), (counted, problems.iter().map(ToString::to_string).collect()), "{usage}");
+        }
     }
 
     #[test]

@@ -261,15 +261,25 @@ class Heartbeat:
     def check(self):
         """Called by the loop that works: blocks while an operator wants a pause, and raises `Stop` at `stop`."""
         with self._lock:
-            self._lock.wait_for(self._may_go_on)
+            if not self._may_go_on():
+                self._lock.wait_for(self._may_go_on)
+                self._resume()
 
     async def acheck(self):
         """`check()` for coroutines: it never blocks their loop."""
+        paused = False
         while True:
             with self._lock:
                 if self._may_go_on():
+                    if paused:
+                        self._resume()
                     return
+            paused = True
             await asyncio.sleep(ACHECK_SECONDS)
+
+    def _resume(self):
+        """After a pause, which is no stall. With the lock held."""
+        self._progress_at = time.monotonic()
 
     def _age(self):
         """With the lock held."""
