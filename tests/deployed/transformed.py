@@ -1,4 +1,5 @@
-"""Holds what the transformed template is in both modes of Capacity, that cfn-lint finds nothing in either, and what watches.
+"""Holds what the transformed template is in both modes of Capacity, that cfn-lint finds nothing in either, what watches, and
+that a stack of an older version becomes it in one update.
 
     python tests/deployed/transformed.py
 
@@ -16,6 +17,8 @@ import boto3
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
+
+import older
 
 TEMPLATE = pathlib.Path(__file__).resolve().parents[2] / "template.yaml"
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -150,7 +153,13 @@ def watched():
     assert "$context.integration.requestId" in log and "$context.requestId" in log, log
 
 
+def upgraded():
+    tables = of_type(transformed(CHOICES), "AWS::DynamoDB::Table")
+    wrong = older.beyond_one_update(tables)
+    assert not wrong, wrong
+
+
 if __name__ == "__main__":
-    for mode in (on_demand, provisioned, watched):
+    for mode in (on_demand, provisioned, watched, upgraded):
         mode()
         print(f"holds: {mode.__name__}", file=sys.stderr)
