@@ -96,8 +96,8 @@ def provisioned():
     agents = tables.pop("AgentsTable")
     assert agents["BillingMode"] == "PROVISIONED"
     assert all(table["BillingMode"] == "PAY_PER_REQUEST" for table in tables.values())
-    least, rest = {"Ref": "CapacityMin"}, {"Ref": "IndexCapacityMin"}
-    assert agents["ProvisionedThroughput"] == {"ReadCapacityUnits": rest, "WriteCapacityUnits": least}
+    least, read, rest = ({"Ref": name} for name in ("CapacityMin", "ReadCapacityMin", "IndexCapacityMin"))
+    assert agents["ProvisionedThroughput"] == {"ReadCapacityUnits": read, "WriteCapacityUnits": least}
     indexes = agents["GlobalSecondaryIndexes"]
     assert [index["IndexName"] for index in indexes] == INDEXES
     for index in indexes:
@@ -108,7 +108,7 @@ def provisioned():
     targets = of_type(template, "AWS::ApplicationAutoScaling::ScalableTarget")
     policies = of_type(template, "AWS::ApplicationAutoScaling::ScalingPolicy")
     expected = {("table/${AgentsTable}", "dynamodb:table:WriteCapacityUnits"): least}
-    expected["table/${AgentsTable}", "dynamodb:table:ReadCapacityUnits"] = rest
+    expected["table/${AgentsTable}", "dynamodb:table:ReadCapacityUnits"] = read
     for index in INDEXES:
         for kind in ("Read", "Write"):
             expected[f"table/${{AgentsTable}}/index/{index}", f"dynamodb:index:{kind}CapacityUnits"] = rest
