@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata as _;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
@@ -175,6 +176,16 @@ const PAGE: i32 = 2_000;
 /// the rest.
 const HELD: usize = 10_000;
 
+/// How often a segment waits for a page that DynamoDB will not give it now, and how long on average. A segment reads one
+/// partition after the other, faster than a partition gives what heartbeats leave of it; the SDK's own attempts are over
+/// within a fifth of a second, which is right for a caller who waits.
+const WAITS: u32 = 5;
+const WAIT: Duration = Duration::from_millis(500);
+
+/// How DynamoDB says that it will not now.
+const THROTTLED: [&str; 3] =
+    ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"];
+
 /// A segment on its way: what it found, and what waits for a proof that we hear.
 #[derive(Default)]
 struct Segment {
@@ -281,6 +292,7 @@ impl Store {
         let key = number.to_string();
         let mut next: Option<Item> =
             settings.cursors.get(&key).map(|after| Item::from([("agent_id".to_owned(), string(after))]));
+        let mut waits = 0;
         while Instant::now() < settings.stop_at {
             let hears = shared.hears.load(Ordering::Relaxed);
             let mut request = self
@@ -309,11 +321,17 @@ impl Store {
             };
             let page = match request.send().await {
                 Ok(page) => page,
+                Err(error) if waits < WAITS && error.code().is_some_and(|code| THROTTLED.contains(&code)) => {
+                    waits += 1;
+                    tokio::time::sleep(WAIT.mul_f64(rand::random_range(0.5..1.5))).await;
+                    continue;
+                }
                 Err(error) => {
                     segment.sweep.report.fail(failure(&error));
                     break;
                 }
             };
+            waits = 0;
             let scanned = u64::try_from(page.scanned_count).unwrap_or_default();
             let rows = page.items.unwrap_or_default();
             let quiet = scanned.saturating_sub(rows.len() as u64);
