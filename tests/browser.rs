@@ -267,7 +267,7 @@ async fn agent(
     let text = |field: &str| made[field].as_str().expect("a string").to_owned();
     let agent = TestAgent { id: text("id"), key: text("agent_token") };
     if let Some(status) = status {
-        system.beat(&agent, status).await.data();
+        system.heartbeat(&agent, status).await.data();
     }
     agent
 }
@@ -293,7 +293,7 @@ async fn fleet(system: &TestSystem) -> String {
         }
     }
     let gone = agent(system, &token, "gone", 3600, Some("healthy")).await;
-    system.beat(&gone, "offline").await.data();
+    system.heartbeat(&gone, "offline").await.data();
     let out = agent(system, &token, "out", 3600, Some("healthy")).await;
     let path = format!("/api/v1/agents/{}/revoke", out.id);
     operator_sends(system, &token, Method::POST, &path, json!({ "reason": "its key was in a log" })).await;
@@ -536,7 +536,7 @@ async fn approve_revoke_rotate_by_keyboard_alone() {
     let key = key.as_str().expect("a key").to_owned();
     let renewed = TestAgent { id: agent.id.clone(), key };
     assert_ne!(renewed.key, agent.key);
-    system.beat(&renewed, "healthy").await.data();
+    system.heartbeat(&renewed, "healthy").await.data();
     browser.press(char::from(Key::Escape).to_string()).await;
     browser.until("!document.querySelector('dialog')").await;
 
@@ -551,7 +551,7 @@ async fn approve_revoke_rotate_by_keyboard_alone() {
     browser.until("document.activeElement.name === 'reason'").await;
     browser.enter().await;
     browser.until("document.querySelector('.title .pill')?.textContent === 'Revoked'").await;
-    assert_eq!(system.beat(&renewed, "healthy").await.status, 401);
+    assert_eq!(system.heartbeat(&renewed, "healthy").await.status, 401);
     browser.is_clean(&system).await;
     browser.end().await;
 }
@@ -863,7 +863,7 @@ async fn who_gets_nowhere_and_who_sleeps_on_purpose_is_shown() {
     let browser = Browser::start().await;
     browser.sign_in(&system, &token).await;
     assert_eq!(browser.texts("tbody .pill").await, ["Stalled", "Asleep"]);
-    for (agent, words) in [(&stuck, "gets nowhere"), (&asleep, "it sleeps until")] {
+    for (agent, words) in [(&stuck, "work should have moved"), (&asleep, "it sleeps until")] {
         browser.open(&format!("#/agents/{}", agent.id)).await;
         let why = browser.texts(".why").await.join(" ");
         assert!(why.contains(words), "{why}");
@@ -871,6 +871,10 @@ async fn who_gets_nowhere_and_who_sleeps_on_purpose_is_shown() {
     // Who was told to pause owes no progress.
     let path = format!("/api/v1/agents/{}/directive", stuck.id);
     operator_sends(&system, &token, Method::POST, &path, json!({ "action": "pause" })).await;
+    browser.open(&format!("#/agents/{}", stuck.id)).await;
+    assert_eq!(browser.texts(".title .pill").await, ["Live"]);
+    // And has 15 minutes from its end on.
+    operator_sends(&system, &token, Method::POST, &path, json!({ "action": "run" })).await;
     browser.open(&format!("#/agents/{}", stuck.id)).await;
     assert_eq!(browser.texts(".title .pill").await, ["Live"]);
     browser.is_clean(&system).await;

@@ -20,23 +20,23 @@ function why(agent, revoked) {
 		case "revoked":
 			return `Shut out${revoked ? ` ${when(revoked.at)}${because(revoked.payload)}` : ""}. Its heartbeats are refused until it is restored.`;
 		case "waiting":
-			return `Registered ${when(created_at)}, and not let in yet: its heartbeats are refused until it is verified or approved. Without that it is removed after some days.`;
+			return `Registered ${when(created_at)}. Its heartbeats are refused until it is verified or approved; else it is removed after some days.`;
 		case "never":
 			return `Let in ${since}, and never heard. ${rule}`;
 		case "fresh":
 			return `Let in ${since}, and not heard yet. ${rule}`;
 		case "left":
-			return `It said ${when(detail.offline_since)} that it leaves, so nobody misses it. Its next heartbeat brings it back.`;
+			return `It said ${when(detail.offline_since)} that it leaves, so nobody misses it. Its next heartbeat ends that.`;
 		case "offline":
 			if (at(detail.lease_expires_at) > now()) return `Restored, and not heard since ${when(seen)}. It is missed again from ${when(detail.lease_expires_at)} on.`;
 			return `Last heard ${when(seen)}; ${count(Math.floor((now() - seen) / every), "heartbeat is", "heartbeats are")} missing. ${rule} ${
 				detail.offline_since ? `It was announced ${when(detail.offline_since)}.` : "The next sweep announces it."}${detail.health ? ` Its last word was “${detail.health}”.` : ""}`;
 		case "stalled":
-			return `It is heard, but gets nowhere: by its own reports its work should have moved by ${when(detail.stalls_at)}.`;
+			return `It is heard, but by its own word its work should have moved by ${when(detail.stalls_at)}.`;
 		case "asleep":
 			return `It said that it sleeps until ${when(detail.next_beat_at)}. It is missed when it is not heard ${span(tolerance)} after that.`;
 		case "late":
-			return `Its heartbeat is ${span(now() - seen - every)} late. It counts as offline from ${clock(seen + tolerance)} on, unless it is heard before.`;
+			return `Its heartbeat is ${span(now() - seen - every)} late. It counts as offline from ${clock(at(detail.lease_expires_at))} on.`;
 		case "error":
 		case "degraded":
 			return `It is heard, and says of itself “${detail.health}”.`;
@@ -72,7 +72,7 @@ async function turns(path, timeline) {
 	const deaf = (await getIfServed("alerts", { type: "system.heard", limit: 50 }))?.items ?? [];
 	let [since, events] = [0, timeline.items];
 	if (!reaches(timeline)) {
-		// Its own events may be many: the turns are asked for by their type, up to five pages of each.
+		// Its own events may be many: the turns are asked for by type, five pages of each.
 		events = [];
 		await Promise.all(["agent.offline", "agent.online", "agent.revoked", "agent.restored"].map(async (type) => {
 			let before;
@@ -228,12 +228,12 @@ function actions(agent, silences, path, changed, gone) {
 	if (state === "revoked") act("Restore", "primary", "Its key is good again, and it has some minutes to be heard before it is missed.", tell("restore"));
 	if (state === "active") {
 		if (directive && directive.action !== "run") advise("Resume", "run", "work again.");
-		if (directive?.action !== "pause") advise("Pause", "pause", "start no new work, and to go on sending heartbeats, until this is changed.");
-		if (directive?.action !== "drain") advise("Drain", "drain", "finish what it has, and then to leave.");
+		if (directive?.action !== "pause") advise("Pause", "pause", "start no new work, and to go on sending heartbeats.");
+		if (directive?.action !== "drain") advise("Drain", "drain", "finish what it has, and to leave.");
 		act("Stop", "danger", `${next} end. That is advice, unless you shut it out if it goes on.`,
 			({ then, reason }) => post(`${path}/directive`, { action: "stop", then_revoke: then === "revoke", reason }), [THEN, REASON]);
 	}
-	act("Rotate key", "", "The new key is shown once. The key before stays good for as long as you say here; any older one ends now.", async (values) => {
+	act("Rotate key", "", "The new key is shown once. The key before stays good for as long as you say; any older one ends now.", async (values) => {
 		const made = await post(`${path}/rotate-key`, { overlap_seconds: Number(values.overlap) });
 		return () => reveal("The new key", `Put it where ${name} reads it.`, ["API key", made.agent_token]);
 	}, [overlap("The key before ends in")], `A new key for “${name}”?`);

@@ -29,7 +29,9 @@ export function stateOf({ status, last_seen_at, detail }) {
 	if (!last_seen_at) return detail.offline_since ? "never" : "fresh";
 	if (detail.health === "offline" && detail.offline_since) return "left";
 	if (status === "offline") return "offline";
-	if (Date.parse(detail.stalls_at) <= now() && detail.directive?.action !== "pause" && !detail.today?.over_budget) return "stalled";
+	// After a pause the work has 15 minutes to move.
+	const may = now() - Date.parse(detail.directive?.since) < { pause: Infinity, run: 9e5 }[detail.directive?.action];
+	if (Date.parse(detail.stalls_at) <= now() && !may && !detail.today?.over_budget) return "stalled";
 	if (status === "error") return "error";
 	if (detail.late) return "late";
 	if (status === "degraded") return "degraded";

@@ -18,7 +18,7 @@ async fn the_answer_is_the_lease_for_every_status() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     for status in ["healthy", "degraded", "error", "offline"] {
-        let reply = system.beat(&agent, status).await;
+        let reply = system.heartbeat(&agent, status).await;
         let data = json!({
             "ok": true,
             "agentId": agent.id,
@@ -64,11 +64,11 @@ async fn the_lease_lasts_the_agents_own_tolerance() {
 async fn a_steady_heartbeat_is_one_write_whatever_the_gap() {
     let system = TestSystem::start().await;
     let agent = system.verified("steady").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     for windows in [0, 1, 2, 5, 60, 1_440] {
         system.advance(Duration::from_mins(windows));
         system.proxy.take();
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         let tally = system.proxy.take();
         assert_eq!(tally.operations(), ["UpdateItem"], "after {windows} windows");
         assert_eq!((tally.write_units(), tally.read_units()), (1.0, 0.0), "after {windows} windows");
@@ -91,7 +91,7 @@ async fn a_heartbeat_changes_nothing_but_lease_health_and_counters() {
     let agent = system.verified("a").await;
     let mut before = system.row(&agent).await;
     system.advance(Duration::from_secs(1));
-    system.beat(&agent, "degraded").await.data();
+    system.heartbeat(&agent, "degraded").await.data();
     let mut after = system.row(&agent).await;
     let slot = START.as_millis() / 60_000 % 13;
     assert_eq!(number(&after, &format!("b{slot}")), Some(1));
@@ -134,7 +134,7 @@ async fn the_key_may_be_in_three_places() {
     {
         assert_eq!(system.post_with(PATH, &[header], &body).await.data()["agentId"], agent.id, "{header:?}");
     }
-    assert_eq!(system.beat(&agent, "healthy").await.data()["agentId"], agent.id);
+    assert_eq!(system.heartbeat(&agent, "healthy").await.data()["agentId"], agent.id);
 }
 
 #[tokio::test]
@@ -144,13 +144,13 @@ async fn x_agent_token_comes_before_bearer_and_bearer_before_the_body() {
         (system.verified("a").await, system.verified("b").await, system.verified("c").await);
     let bearer = format!("Bearer {}", second.key);
     let body = json!({ "apiKey": third.key, "status": "healthy" });
-    let beaten = async |headers: &[(&str, &str)]| {
+    let heard = async |headers: &[(&str, &str)]| {
         system.post_with(PATH, headers, &body).await.data()["agentId"].as_str().unwrap().to_owned()
     };
-    assert_eq!(beaten(&[("x-agent-token", &first.key), ("authorization", &bearer)]).await, first.id);
-    assert_eq!(beaten(&[("authorization", &bearer)]).await, second.id);
-    assert_eq!(beaten(&[]).await, third.id);
-    assert_eq!(beaten(&[("x-agent-token", ""), ("authorization", "Basic YTpi")]).await, third.id);
+    assert_eq!(heard(&[("x-agent-token", &first.key), ("authorization", &bearer)]).await, first.id);
+    assert_eq!(heard(&[("authorization", &bearer)]).await, second.id);
+    assert_eq!(heard(&[]).await, third.id);
+    assert_eq!(heard(&[("x-agent-token", ""), ("authorization", "Basic YTpi")]).await, third.id);
 }
 
 #[tokio::test]
@@ -186,39 +186,39 @@ async fn an_unknown_key_is_remembered_for_a_second() {
         system.proxy.take();
         for (later, requests) in [(0, 1), (0, 0), (999, 0), (1, 1), (0, 0)] {
             system.advance(Duration::from_millis(later));
-            let reply = system.beat(&unknown, "healthy").await;
+            let reply = system.heartbeat(&unknown, "healthy").await;
             assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
             assert_eq!(reply.message(), "unknown API key");
             assert_eq!(system.proxy.take().requests(), requests, "{later} ms later");
         }
     }
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
 }
 
 #[tokio::test]
-async fn a_pending_agent_may_beat_as_soon_as_it_is_verified() {
+async fn a_pending_agent_is_heard_as_soon_as_it_is_verified() {
     let system = TestSystem::start().await;
     let agent = system.registered("a").await;
     system.proxy.take();
-    let reply = system.beat(&agent, "healthy").await;
+    let reply = system.heartbeat(&agent, "healthy").await;
     assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
     assert_eq!(reply.message(), "the agent is not verified: verify the agent first");
     assert_eq!(system.proxy.take().operations(), ["UpdateItem"]);
     assert_eq!(system.row(&agent).await.get("last_seen_at"), None);
     system.verify(&agent.key).await.data();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
 }
 
 #[tokio::test]
 async fn a_revoked_agent_is_refused_until_it_is_restored() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.set(&agent, "agent_state", s("revoked")).await;
     let before = system.row(&agent).await;
     system.proxy.take();
     for _ in 0..2 {
-        let reply = system.beat(&agent, "healthy").await;
+        let reply = system.heartbeat(&agent, "healthy").await;
         assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
         assert_eq!(reply.message(), "the agent is revoked: an operator can restore it");
         assert_eq!(system.proxy.take().operations(), ["UpdateItem"]);
@@ -226,7 +226,7 @@ async fn a_revoked_agent_is_refused_until_it_is_restored() {
     assert_eq!(system.post_event(&agent, "e").await.refusal(), (401, "UNAUTHORIZED".to_owned()));
     assert_eq!(system.row(&agent).await, before);
     system.set(&agent, "agent_state", s("active")).await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
 }
 
 // ---- The limit -------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ async fn a_revoked_agent_is_refused_until_it_is_restored() {
 async fn of_300_concurrent_heartbeats_60_are_accepted() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    let replies = join_all((0..300).map(|_| system.beat(&agent, "healthy"))).await;
+    let replies = join_all((0..300).map(|_| system.heartbeat(&agent, "healthy"))).await;
     let (accepted, refused): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.status == 200);
     assert_eq!((accepted.len(), refused.len()), (60, 240));
     let left: HashSet<_> = accepted.iter().map(|reply| reply.quota()).collect();
@@ -255,7 +255,7 @@ async fn of_300_concurrent_heartbeats_60_are_accepted() {
     reply.data();
     assert_eq!(reply.quota(), quota("events", 60, 59, 30));
     system.advance(Duration::from_secs(30));
-    assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 60, 59, 60));
+    assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 60, 59, 60));
 }
 
 #[tokio::test]
@@ -263,20 +263,20 @@ async fn a_reject_costs_one_request_and_then_none_until_the_window_ends() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
     let agent = system.verified("a").await;
     for remaining in [1, 0] {
-        assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
+        assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
     }
     let before = system.row(&agent).await;
     system.proxy.take();
     for (later, requests, retry_after) in [(1, 1, "30"), (0, 0, "30"), (10_000, 0, "20"), (19_998, 0, "1")] {
         system.advance(Duration::from_millis(later));
-        let reply = system.beat(&agent, "healthy").await;
+        let reply = system.heartbeat(&agent, "healthy").await;
         assert_eq!(reply.refusal(), (429, "RATE_LIMIT".to_owned()));
         assert_eq!(reply.header("retry-after"), Some(retry_after));
         assert_eq!(system.proxy.take().requests(), requests, "{later} ms later");
     }
-    assert_eq!(system.row(&agent).await, before, "a refused beat renews nothing");
+    assert_eq!(system.row(&agent).await, before, "a refused heartbeat renews nothing");
     system.advance(Duration::from_millis(1));
-    assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 1, 60));
+    assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 1, 60));
     assert_eq!(system.proxy.take().requests(), 1);
 }
 
@@ -285,14 +285,14 @@ async fn a_reject_costs_one_request_and_then_none_until_the_window_ends() {
 async fn a_limit_holds_without_the_memory_of_its_environment() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 1).start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "offline").await.data();
-    let reply = system.beat(&agent, "offline").await;
+    system.heartbeat(&agent, "offline").await.data();
+    let reply = system.heartbeat(&agent, "offline").await;
     assert_eq!(reply.refusal(), (429, "RATE_LIMIT".to_owned()));
     // `offline` over the limit neither begins nor ends an absence.
     system.advance(Duration::from_secs(30));
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.proxy.take();
-    let reply = system.beat(&agent, "offline").await;
+    let reply = system.heartbeat(&agent, "offline").await;
     assert_eq!(reply.refusal(), (429, "RATE_LIMIT".to_owned()));
     assert_eq!(system.proxy.take().operations(), ["UpdateItem"]);
     assert_eq!(system.row(&agent).await.get("offline_since"), None);
@@ -306,9 +306,12 @@ async fn an_agents_own_limit_overrides_the_default() {
         let agent = system.verified("a").await;
         system.set(&agent, "rate_limit", n(own)).await;
         for remaining in (0..accepted).rev() {
-            assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", own, remaining, 30));
+            assert_eq!(
+                system.heartbeat(&agent, "healthy").await.quota(),
+                quota("heartbeats", own, remaining, 30)
+            );
         }
-        let reply = system.beat(&agent, "healthy").await;
+        let reply = system.heartbeat(&agent, "healthy").await;
         assert_eq!(reply.status, 429);
         assert_eq!(reply.quota(), quota("heartbeats", own, 0, 30));
         assert_eq!(system.post_event(&agent, "e").await.quota(), quota("events", own, own - 1, 30));
@@ -321,18 +324,24 @@ async fn after_exactly_13_windows_the_old_count_is_met_for_one_window() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
     for rings in [1, 2, 24] {
         let agent = system.verified("a").await;
-        system.beat(&agent, "healthy").await.data();
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         system.advance(rings * 13 * WINDOW);
-        assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 0, 30));
-        assert_eq!(system.beat(&agent, "healthy").await.status, 429);
+        assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 0, 30));
+        assert_eq!(system.heartbeat(&agent, "healthy").await.status, 429);
         system.advance(Duration::from_mins(1));
         for remaining in [1, 0] {
-            assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
+            assert_eq!(
+                system.heartbeat(&agent, "healthy").await.quota(),
+                quota("heartbeats", 2, remaining, 30)
+            );
         }
         system.advance(60 * WINDOW);
         for remaining in [1, 0] {
-            assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
+            assert_eq!(
+                system.heartbeat(&agent, "healthy").await.quota(),
+                quota("heartbeats", 2, remaining, 30)
+            );
         }
     }
 }
@@ -343,16 +352,16 @@ async fn requests_total_counts_what_was_accepted() {
     let agent = system.verified("a").await;
     assert_eq!(number(&system.row(&agent).await, "requests_total"), Some(0));
     for accepted in 1..=3 {
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         assert_eq!(number(&system.row(&agent).await, "requests_total"), Some(accepted));
     }
-    assert_eq!(system.beat(&agent, "healthy").await.status, 429);
-    assert_eq!(system.beat(&agent, "nonsense").await.status, 400);
+    assert_eq!(system.heartbeat(&agent, "healthy").await.status, 429);
+    assert_eq!(system.heartbeat(&agent, "nonsense").await.status, 400);
     system.post_event(&agent, "e").await.data();
     system.advance(Duration::from_mins(1));
-    system.beat(&agent, "offline").await.data();
-    system.beat(&agent, "offline").await.data();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(number(&system.row(&agent).await, "requests_total"), Some(7));
 }
 
@@ -362,10 +371,10 @@ async fn requests_total_counts_what_was_accepted() {
 async fn saying_offline_is_announced_once() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.advance(Duration::from_secs(1));
     system.proxy.take();
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     assert_eq!(system.proxy.take().operations(), ["UpdateItem", "TransactWriteItems"]);
     let mut before = system.row(&agent).await;
     assert_eq!(number(&before, "offline_since"), Some(START.as_millis() + 1_000));
@@ -374,7 +383,7 @@ async fn saying_offline_is_announced_once() {
 
     system.advance(Duration::from_secs(1));
     system.proxy.take();
-    let reply = system.beat(&agent, "offline").await;
+    let reply = system.heartbeat(&agent, "offline").await;
     assert_eq!(reply.data()["lastSeenAt"], "2037-01-01T00:00:32.000Z");
     assert_eq!(system.proxy.take().operations(), ["UpdateItem"]);
     let mut after = system.row(&agent).await;
@@ -390,24 +399,24 @@ async fn saying_offline_is_announced_once() {
 async fn the_first_request_may_be_offline() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    assert_eq!(system.beat(&agent, "offline").await.data()["status"], "offline");
+    assert_eq!(system.heartbeat(&agent, "offline").await.data()["status"], "offline");
     assert_eq!(system.payloads(&agent, "agent.offline").await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_beat_or_an_event_brings_an_agent_back_once() {
+async fn a_heartbeat_or_an_event_brings_an_agent_back_once() {
     let system = TestSystem::start().await;
     for by_event in [false, true] {
         let agent = system.verified("a").await;
-        system.beat(&agent, "degraded").await.data();
-        system.beat(&agent, "offline").await.data();
+        system.heartbeat(&agent, "degraded").await.data();
+        system.heartbeat(&agent, "offline").await.data();
         let announced = system.now();
         system.advance(Duration::from_secs(1));
         system.proxy.take();
         if by_event {
             system.post_event(&agent, "back").await.data();
         } else {
-            assert_eq!(system.beat(&agent, "healthy").await.data()["status"], "healthy");
+            assert_eq!(system.heartbeat(&agent, "healthy").await.data()["status"], "healthy");
         }
         assert_eq!(system.proxy.take().operations()[..2], ["UpdateItem", "TransactWriteItems"]);
         let row = system.row(&agent).await;
@@ -420,7 +429,7 @@ async fn a_beat_or_an_event_brings_an_agent_back_once() {
         assert_eq!(system.payloads(&agent, "agent.online").await, std::slice::from_ref(&payload));
 
         system.advance(Duration::from_secs(1));
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         system.post_event(&agent, "more").await.data();
         assert_eq!(system.payloads(&agent, "agent.online").await, [payload]);
     }
@@ -428,23 +437,23 @@ async fn a_beat_or_an_event_brings_an_agent_back_once() {
 
 /// All twenty have read the announced absence before the first one ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_twenty_concurrent_first_beats_one_brings_the_agent_back() {
+async fn of_twenty_concurrent_first_heartbeats_one_brings_the_agent_back() {
     let system = TestSystem::start().await;
     for by_event in [false, true] {
         let agent = system.verified("a").await;
-        system.beat(&agent, "offline").await.data();
+        system.heartbeat(&agent, "offline").await.data();
         let gate = system.proxy.hold(When::operation("TransactWriteItems"));
-        let beats = join_all((0..20).map(|number| {
+        let heartbeats = join_all((0..20).map(|number| {
             let (system, agent) = (&system, &agent);
             async move {
                 if by_event && number % 2 == 0 {
                     system.post_event(agent, "back").await
                 } else {
-                    system.beat(agent, "healthy").await
+                    system.heartbeat(agent, "healthy").await
                 }
             }
         }));
-        let (replies, ()) = join(beats, async {
+        let (replies, ()) = join(heartbeats, async {
             gate.held(20).await;
             gate.release();
         })
@@ -464,9 +473,9 @@ async fn of_twenty_concurrent_first_beats_one_brings_the_agent_back() {
 async fn twenty_concurrent_goodbyes_are_announced_once() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let gate = system.proxy.hold(When::operation("TransactWriteItems"));
-    let (replies, ()) = join(join_all((0..20).map(|_| system.beat(&agent, "offline"))), async {
+    let (replies, ()) = join(join_all((0..20).map(|_| system.heartbeat(&agent, "offline"))), async {
         gate.held(20).await;
         gate.release();
     })
@@ -482,9 +491,9 @@ async fn twenty_concurrent_goodbyes_are_announced_once() {
 async fn a_wrong_key_brings_nobody_back() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     let stranger = TestAgent { key: format!("{}{}", &agent.key[..16], "0".repeat(32)), ..agent.clone() };
-    assert_eq!(system.beat(&stranger, "healthy").await.status, 401);
+    assert_eq!(system.heartbeat(&stranger, "healthy").await.status, 401);
     assert_eq!(system.post_event(&stranger, "e").await.status, 401);
     assert_eq!(system.payloads(&agent, "agent.online").await, Vec::<Value>::new());
 }
@@ -493,7 +502,7 @@ async fn a_wrong_key_brings_nobody_back() {
 async fn an_event_keeps_the_health_but_not_across_an_announced_absence() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "degraded").await.data();
+    system.heartbeat(&agent, "degraded").await.data();
     system.post_event(&agent, "e").await.data();
     assert_eq!(text(&system.row(&agent).await, "health"), Some("degraded"));
     system.advance(Duration::from_mins(10));
@@ -519,11 +528,11 @@ async fn a_previous_key_is_valid_until_it_ends() {
     system.set(&agent, "prior_digest", old_digest).await;
     system.set(&agent, "prior_key_ends", n(START.as_millis() + 1_000)).await;
     system.advance(Duration::from_millis(999));
-    system.beat(&agent, "healthy").await.data();
-    system.beat(&agent, "offline").await.data();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.advance(Duration::from_millis(1));
-    let reply = system.beat(&agent, "healthy").await;
+    let reply = system.heartbeat(&agent, "healthy").await;
     assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
 }
 
@@ -533,15 +542,15 @@ async fn a_previous_key_is_valid_until_it_ends() {
 async fn a_goodbye_is_never_undone_by_a_heartbeat_that_came_before_it() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let gate = system.proxy.hold(When::operation("UpdateItem").times(1));
     let goodbye = async {
         gate.held(1).await;
         system.advance(Duration::from_millis(300));
-        system.beat(&agent, "offline").await.data();
+        system.heartbeat(&agent, "offline").await.data();
         gate.release();
     };
-    let (late, ()) = futures_util::future::join(system.beat(&agent, "healthy"), goodbye).await;
+    let (late, ()) = futures_util::future::join(system.heartbeat(&agent, "healthy"), goodbye).await;
     assert_eq!(late.status, 200, "it is answered alike: {}", late.text);
     let row = system.row(&agent).await;
     assert_eq!(text(&row, "health"), Some("offline"));
@@ -556,17 +565,17 @@ async fn a_goodbye_is_never_undone_by_a_heartbeat_that_came_before_it() {
 async fn a_write_that_is_delayed_by_two_seconds_undoes_nothing() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let gate = system.proxy.hold(When::operation("UpdateItem").times(1));
     let newer = async {
         gate.held(1).await;
         system.advance(Duration::from_secs(2));
-        system.beat(&agent, "degraded").await.data();
+        system.heartbeat(&agent, "degraded").await.data();
         let row = system.row(&agent).await;
         gate.release();
         row
     };
-    let (late, told) = futures_util::future::join(system.beat(&agent, "healthy"), newer).await;
+    let (late, told) = futures_util::future::join(system.heartbeat(&agent, "healthy"), newer).await;
     assert_eq!(late.status, 200, "it is answered alike: {}", late.text);
     assert_eq!(system.row(&agent).await, told);
 }
@@ -579,7 +588,7 @@ async fn around_a_minutes_boundary_two_windows_count_apart_in_any_order() {
     let early = 70;
     let gate = system.proxy.hold(When::operation("UpdateItem").times(early));
     system.advance(Duration::from_millis(29_900));
-    let first = futures_util::future::join_all((0..early).map(|_| system.beat(&agent, "healthy")));
+    let first = futures_util::future::join_all((0..early).map(|_| system.heartbeat(&agent, "healthy")));
     let second = async {
         gate.held(early).await;
         system.advance(Duration::from_millis(200));
@@ -587,7 +596,7 @@ async fn around_a_minutes_boundary_two_windows_count_apart_in_any_order() {
         // One held call of the old minute is written before each call of the new one.
         for _ in 0..early {
             gate.let_through(1);
-            passed += usize::from(system.beat(&agent, "healthy").await.status == 200);
+            passed += usize::from(system.heartbeat(&agent, "healthy").await.status == 200);
         }
         gate.release();
         passed
@@ -596,4 +605,15 @@ async fn around_a_minutes_boundary_two_windows_count_apart_in_any_order() {
     let first = first.iter().filter(|reply| reply.status == 200).count();
     assert!(first + second <= 140, "{first} and {second}");
     assert_eq!((first, second), (60, 60));
+}
+
+#[tokio::test]
+async fn a_key_in_the_other_contracts_spelling_is_named() {
+    let system = TestSystem::start().await;
+    let agent = system.verified("a").await;
+    for name in ["api_key", "agent_token"] {
+        let reply =
+            system.post("/api/agents/heartbeat", &json!({ name: agent.key, "status": "healthy" })).await;
+        assert_eq!((reply.status, reply.message()), (400, format!("{name}: is not read here: send apiKey")));
+    }
 }

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// # Errors
 /// The `apiKey` in the body has not a key's form, which is bad input.
 pub fn api_key(headers: &HeaderMap, body: &Object<'_>) -> Result<Result<ApiKey, CredentialProblem>, Invalid> {
-    body.refuse_spellings(&[("api_key", "apiKey")])?;
+    body.refuse_spellings(&[("api_key", "apiKey"), ("agent_token", "apiKey")])?;
     let in_body = match body.string("apiKey")? {
         None => None,
         Some(text) => {
