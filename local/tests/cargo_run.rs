@@ -208,9 +208,9 @@ impl Rollcall {
         (text("agentId"), text("apiKey"))
     }
 
-    async fn beat(&self, key: &str) -> u16 {
-        let beat = json!({ "apiKey": key, "status": "healthy" });
-        self.post("/api/agents/heartbeat", &[], beat).await.0
+    async fn heartbeat(&self, key: &str) -> u16 {
+        let heartbeat = json!({ "apiKey": key, "status": "healthy" });
+        self.post("/api/agents/heartbeat", &[], heartbeat).await.0
     }
 }
 
@@ -276,7 +276,7 @@ async fn an_agent_survives_a_restart_and_the_operator_token_too() {
     let folder = Folder::new();
     let run = folder.start(&[]).await;
     let (_, key) = run.verified(json!({ "name": "lasting" })).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     let token = run.operator_token().to_owned();
     let kept = folder.file(".rollcall/operator-token");
     assert_eq!(fs::read_to_string(&kept).expect("the token's file").trim(), token);
@@ -284,7 +284,7 @@ async fn an_agent_survives_a_restart_and_the_operator_token_too() {
     run.stop().await;
 
     let run = folder.start(&[]).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     assert_eq!(run.operator_token(), token);
     assert_eq!(fs::metadata(&kept).expect("the token's file").permissions().mode() & 0o777, 0o600);
     run.stop().await;
@@ -340,7 +340,7 @@ async fn it_tells_who_died_and_who_is_back_and_nothing_else() {
     let every_second = json!({ "intervalSeconds": 1, "missingTolerance": 2 });
     let agent = json!({ "name": "build\u{202e}er", "heartbeatConfig": every_second });
     let (agent_id, key) = run.verified(agent).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     let (short_id, _) = agent_id.split_once('-').expect("a UUID");
     let who = format!("\"build\\u{{202e}}er\" ({short_id})");
 
@@ -348,7 +348,7 @@ async fn it_tells_who_died_and_who_is_back_and_nothing_else() {
     let mut next = async || patiently("a line", lines.next_line()).await.expect("text").expect("a line");
     let died = next().await;
     assert!(died.starts_with(&format!("agent.offline {who}: silent, last seen at 2")), "{died}");
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     assert_eq!(next().await, format!("agent.online {who}"));
     let goodbye = json!({ "apiKey": key, "status": "offline" });
     run.data("/api/agents/heartbeat", goodbye).await;
@@ -383,7 +383,7 @@ async fn ctrl_c_and_sigterm_stop_it_cleanly_with_clients_connected() {
         let (_, key) = run.verified(json!({ "name": "connected" })).await;
         // Its connection stays open.
         let client = run.http.clone();
-        assert_eq!(run.beat(&key).await, 200);
+        assert_eq!(run.heartbeat(&key).await, 200);
         assert_eq!(run.ended_by(signal).await, ("code 0".to_owned(), String::new()), "kill {signal}");
         drop(client);
     }
@@ -499,13 +499,13 @@ async fn in_memory_it_leaves_nothing_on_disk() {
     let folder = Folder::new();
     let run = folder.start(&["--memory"]).await;
     let (_, key) = run.verified(json!({ "name": "fleeting" })).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     assert_eq!(folder.names(), BTreeSet::new());
     run.stop().await;
     assert_eq!(folder.names(), BTreeSet::new());
 
     let run = folder.start(&["--memory"]).await;
-    assert_eq!(run.beat(&key).await, 401, "another process, another memory");
+    assert_eq!(run.heartbeat(&key).await, 401, "another process, another memory");
 }
 
 #[tokio::test]
@@ -517,10 +517,10 @@ async fn its_sweep_announces_a_silent_agent_in_the_database_it_was_given() {
     let eager =
         json!({ "name": "silent", "heartbeatConfig": { "intervalSeconds": 1, "missingTolerance": 2 } });
     let (agent_id, key) = run.verified(eager).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     let last = async || event_types(&database, &agent_id).await.pop().unwrap_or_default();
     eventually("the announcement", async || (last().await == "agent.offline").then_some(())).await;
-    assert_eq!(run.beat(&key).await, 200);
+    assert_eq!(run.heartbeat(&key).await, 200);
     assert_eq!(last().await, "agent.online");
     run.stop().await;
 }
@@ -549,7 +549,7 @@ async fn it_sweeps_on_when_nobody_reads_its_output() {
     run.stdout = None;
     for name in ["first", "second"] {
         let (agent_id, key) = run.verified(json!({ "name": name })).await;
-        assert_eq!(run.beat(&key).await, 200);
+        assert_eq!(run.heartbeat(&key).await, 200);
         let update = database.update_item().table_name("rollcall-AgentsTable");
         let update = update.key("agent_id", AttributeValue::S(agent_id.clone()));
         let update = update.update_expression("SET lease_expires_at = :ended");
@@ -609,7 +609,7 @@ async fn closed_doors_open_with_tokens() {
     let headers = [("authorization", bearer.as_str())];
     let (status, verified) = run.post("/api/agents/verify", &headers, verification).await;
     assert_eq!((status, &verified["data"]["status"]), (200, &json!("active")), "{verified}");
-    assert_eq!(run.beat(registered["data"]["apiKey"].as_str().expect("a key")).await, 200);
+    assert_eq!(run.heartbeat(registered["data"]["apiKey"].as_str().expect("a key")).await, 200);
     run.stop().await;
 }
 
@@ -711,7 +711,7 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
         if !done.verified.contains(id) {
             run.data("/api/agents/verify", json!({ "apiKey": key })).await;
         }
-        assert_eq!(run.beat(key).await, 200, "{id}");
+        assert_eq!(run.heartbeat(key).await, 200, "{id}");
     }
     run.stop().await;
 

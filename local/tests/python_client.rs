@@ -31,7 +31,7 @@ fn its_own_tests_pass() {
 }
 
 #[test]
-fn started_while_pending_it_beats_as_soon_as_it_is_approved() {
+fn started_while_pending_it_is_heard_as_soon_as_it_is_approved() {
     if !there_is_python() {
         return;
     }
@@ -49,7 +49,7 @@ fn started_while_pending_it_beats_as_soon_as_it_is_approved() {
 }
 
 #[test]
-fn revoked_and_restored_it_beats_again() {
+fn revoked_and_restored_it_is_heard_again() {
     if !there_is_python() {
         return;
     }
@@ -104,7 +104,7 @@ fn an_answer_that_drips_does_not_hang_it() {
 }
 
 #[test]
-fn after_a_fork_the_child_says_once_that_it_does_not_beat_and_the_parent_goes_on() {
+fn after_a_fork_the_child_says_once_that_it_sends_no_heartbeats_and_the_parent_goes_on() {
     if !there_is_python() {
         return;
     }

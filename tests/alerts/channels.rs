@@ -726,7 +726,7 @@ async fn an_agents_death_and_return_arrive_at_every_kind_of_channel() {
     assert_eq!(slack, format!("`&lt;!here&gt; 'builder'`{rest}"));
     assert_eq!(discord, format!("`<!here> 'builder'`{rest}"));
 
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     telling::minutes(&system, 2).await;
     let [json, slack, _] = arrived().await;
     assert_eq!((&json["type"], &json["data"]["seq"]), (&json!("agent.recovered"), &json!(2)));

@@ -42,11 +42,11 @@ async fn an_outage_of_our_own_announces_nobody() {
     let system = TestSystem::start().await;
     let agent = heard(&system, "a").await;
     sweep_alone(&system, 1).await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     // No sweep and no heartbeat for two hours.
     system.advance(Duration::from_hours(2));
     system.lone_sweep().await.expect("a sweep");
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     sweep_alone(&system, 1).await;
     assert_eq!(system.event_types(&agent).await.len(), 2, "registered and verified");
     assert_eq!(alerts(&system).await, [] as [Value; 0]);
@@ -91,14 +91,14 @@ async fn a_proof_is_a_heartbeat_after_the_last_moment_at_which_we_heard() {
     let (old, fresh) = (heard(&system, "old").await, heard(&system, "fresh").await);
     system.sweep().await;
     system.advance(MINUTE);
-    system.beat(&fresh, "healthy").await.data();
+    system.heartbeat(&fresh, "healthy").await.data();
     system.advance(Duration::from_secs(30));
     let report = system.lone_sweep().await.expect("a sweep");
     assert_eq!(report["heard"], true, "a heartbeat half a minute ago");
     system.advance(Duration::from_secs(50));
     let report = system.lone_sweep().await.expect("a sweep");
     assert_eq!(report["heard"], false, "a heartbeat of 80 seconds ago");
-    system.beat(&fresh, "healthy").await.data();
+    system.heartbeat(&fresh, "healthy").await.data();
     system.advance(Duration::from_secs(80));
     let report = system.lone_sweep().await.expect("a sweep");
     assert_eq!(report["heard"], false, "one after we became deaf, and of 80 seconds ago");
@@ -111,7 +111,7 @@ async fn a_broken_canary_among_living_agents_hides_no_death() {
     let (dies, lives) = (heard(&system, "dies").await, heard(&system, "lives").await);
     for _ in 0..6 {
         system.advance(MINUTE);
-        system.beat(&lives, "healthy").await.data();
+        system.heartbeat(&lives, "healthy").await.data();
         system.sweep().await;
     }
     let told = alerts(&system).await;
@@ -132,13 +132,13 @@ async fn who_hears_nobody_for_ten_minutes_says_so_to_every_channel_and_that_it_h
     let queued = system.rows("AlertsTable").await;
     let queued = queued.iter().filter(|row| text(row, "message_type") == Some("system.deaf"));
     assert_eq!(queued.count(), 1, "whatever the channel subscribed to");
-    system.beat(&agents[0], "healthy").await.data();
+    system.heartbeat(&agents[0], "healthy").await.data();
     sweep_alone(&system, 1).await;
     assert_eq!(types(&system).await, ["system.deaf", "system.heard"]);
 }
 
 #[tokio::test]
-async fn the_canary_beats_through_the_public_url_and_is_none_of_the_fleet() {
+async fn the_canary_sends_heartbeats_through_the_public_url_and_is_none_of_the_fleet() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     system.sweep().await;
@@ -194,7 +194,7 @@ async fn the_fleet_at_a_glance_is_one_read() {
     system.registered("pending").await;
     for _ in 0..5 {
         system.advance(MINUTE);
-        system.beat(&live, "healthy").await.data();
+        system.heartbeat(&live, "healthy").await.data();
         system.sweep().await;
     }
     system.proxy.take();
@@ -244,7 +244,7 @@ async fn a_sweep_that_has_nothing_to_tell_costs_what_is_said_of_it() {
         sweep_alone(&system, 2).await;
         system.advance(MINUTE);
         // Without a canary an agent must be heard, or the sweep takes itself for deaf.
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         system.proxy.take();
         system.lone_sweep().await.expect("a sweep");
         let tally = system.proxy.take();

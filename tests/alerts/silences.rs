@@ -19,9 +19,9 @@ async fn what_is_still_so_when_a_silence_ends_is_told() {
     assert_eq!(silence.status, 200, "{}", silence.text);
     minutes(&system, 10).await;
     assert_eq!(system.payloads(&dies, "agent.offline").await.len(), 1, "the fact is no secret");
-    system.beat(&returns, "healthy").await.data();
+    system.heartbeat(&returns, "healthy").await.data();
     for _ in 0..12 {
-        system.beat(&returns, "healthy").await.data();
+        system.heartbeat(&returns, "healthy").await.data();
         minutes(&system, 1).await;
     }
     let told = alerts(&system).await;
@@ -39,11 +39,11 @@ async fn an_end_within_a_silence_is_told_after_it() {
     let body = json!({ "agent_id": agent.id, "for_seconds": 300 });
     assert_eq!(operator.post(SILENCES, &body).await.status, 200);
     for _ in 0..4 {
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         minutes(&system, 1).await;
     }
     assert_eq!(types(&system).await, ["agent.offline"]);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 2).await;
     assert_eq!(types(&system).await, ["agent.offline", "agent.recovered"]);
 }

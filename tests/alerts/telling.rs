@@ -98,7 +98,7 @@ async fn a_channel_made_right_after_a_message_hears_it_once() {
 /// An agent that was heard just now.
 pub async fn heard(system: &TestSystem, name: &str) -> TestAgent {
     let agent = system.verified(name).await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     agent
 }
 
@@ -137,7 +137,7 @@ async fn an_agent_that_dies_is_told_once_and_once_when_it_is_back() {
     assert_eq!(data["url"], format!("{}/#/agents/{}", system.url(), agent.id));
     assert_eq!(told_mark(&system, &agent).await.as_deref(), Some("offline"));
 
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 2).await;
     let told = alerts(&system).await;
     assert_eq!(told.len(), 2, "{told:?}");
@@ -158,7 +158,7 @@ async fn one_lost_heartbeat_tells_nobody() {
     for minute in 1..30 {
         system.advance(MINUTE);
         if minute % 7 > 1 {
-            system.beat(&agent, "healthy").await.data();
+            system.heartbeat(&agent, "healthy").await.data();
         }
         system.sweep().await;
     }
@@ -172,7 +172,7 @@ async fn who_is_shown_as_offline_is_told_within_minutes_whatever_its_interval() 
     let agent = system.verified("nightly").await;
     let slow = json!({ "heartbeat_config": { "interval_seconds": 86_400, "missing_tolerance": 172_800 } });
     assert_eq!(Client::operator(&system).await.patch(&agent_path(&agent.id, ""), &slow).await.status, 200);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.advance(Duration::from_secs(172_800 + 300 + 10));
     system.sweep().await;
     assert_eq!(alerts(&system).await, [] as [Value; 0]);
@@ -213,7 +213,7 @@ async fn who_loses_the_number_tells_nothing_more_in_this_sweep() {
     let (a, b) = (heard(&system, "a").await, heard(&system, "b").await);
     system.advance(Duration::from_mins(3));
     system.sweep().await;
-    system.beat(&b, "healthy").await.data();
+    system.heartbeat(&b, "healthy").await.data();
     // Two messages are to be told: one that begins, one that ends.
     system.set(&b, "alerted", s("offline")).await;
     system.advance(SECOND * 30);
@@ -266,7 +266,7 @@ async fn who_comes_back_while_it_is_told_is_left_out() {
     let gate = system.proxy.hold(telling);
     let (_, ()) = join(system.sweep(), async {
         gate.held(1).await;
-        system.beat(&agents[1], "healthy").await.data();
+        system.heartbeat(&agents[1], "healthy").await.data();
         gate.release();
     })
     .await;
@@ -286,7 +286,7 @@ async fn a_patch_or_a_restore_ends_no_silence_and_a_heartbeat_does() {
     let agent = heard(&system, "a").await;
     // Heard after its activation, as nearly all are.
     minutes(&system, 1).await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 4).await;
     assert_eq!(types(&system).await, ["agent.offline"]);
     let longer = json!({ "heartbeat_config": { "missing_tolerance": 86_400 } });
@@ -297,7 +297,7 @@ async fn a_patch_or_a_restore_ends_no_silence_and_a_heartbeat_does() {
     assert_eq!(operator.touch(&agent_path(&agent.id, "/restore")).await.status, 200);
     minutes(&system, 6).await;
     assert_eq!(types(&system).await, ["agent.offline"], "nothing was heard of it");
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 1).await;
     assert_eq!(types(&system).await, ["agent.offline", "agent.recovered"]);
 }
@@ -313,8 +313,8 @@ async fn an_alert_ends_when_its_agent_is_revoked_leaves_or_is_deleted() {
             "revoked" => assert_eq!(operator.touch(&agent_path(&agent.id, "/revoke")).await.status, 200),
             "deleted" => assert_eq!(operator.delete(&agent_path(&agent.id, "")).await.status, 200),
             _ => {
-                system.beat(&agent, "healthy").await.data();
-                system.beat(&agent, "offline").await.data();
+                system.heartbeat(&agent, "healthy").await.data();
+                system.heartbeat(&agent, "offline").await.data();
             }
         }
         minutes(&system, 2).await;
@@ -351,7 +351,7 @@ async fn each_channel_hears_the_begin_and_the_end_of_what_it_subscribed_to() {
     let errors = channel(&system, &[Concern::Error], None).await;
     let silences = channel(&system, &[Concern::Offline], None).await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "error").await.data();
+    system.heartbeat(&agent, "error").await.data();
     minutes(&system, 5).await;
     assert_eq!(types(&system).await, ["agent.error", "agent.offline"]);
     let of = |bodies: Vec<Value>| bodies.iter().map(|body| body["type"].clone()).collect::<Vec<_>>();
@@ -373,12 +373,12 @@ async fn what_a_channel_subscribed_to_it_hears_in_a_message_of_several_too() {
     let neither = channel(&system, &[Concern::NeverSeen, Concern::Waiting], None).await;
     let agents = join_all(["dies", "dies too", "errs"].map(|name| heard(&system, name))).await;
     system.advance(Duration::from_mins(4));
-    system.beat(&agents[2], "error").await.data();
+    system.heartbeat(&agents[2], "error").await.data();
     system.sweep().await;
     assert_eq!(types(&system).await, ["fleet.incident"]);
     system.advance(Duration::from_mins(6));
     for agent in &agents {
-        system.beat(agent, "healthy").await.data();
+        system.heartbeat(agent, "healthy").await.data();
     }
     system.sweep().await;
     assert_eq!(types(&system).await, ["fleet.incident", "fleet.recovered"]);
@@ -407,7 +407,7 @@ async fn several_that_get_worse_are_an_end_to_who_hears_of_what_they_had_before(
     let silences = channel(&system, &[Concern::Offline], None).await;
     for name in ["a", "b"] {
         let agent = system.verified(name).await;
-        system.beat(&agent, "error").await.data();
+        system.heartbeat(&agent, "error").await.data();
     }
     minutes(&system, 10).await;
     assert_eq!(types(&system).await, ["fleet.incident", "fleet.incident"]);
@@ -434,7 +434,7 @@ async fn a_boards_channel_hears_of_its_own_agents_alone() {
     let all = channel(&system, &[Concern::Offline], None).await;
     for name in ["a", "b"] {
         let agent = operator.create(&json!({ "name": name, "board_id": BOARD })).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
     }
     heard(&system, "of no board").await;
     minutes(&system, 4).await;
@@ -480,9 +480,9 @@ async fn an_agent_that_falls_silent_for_the_fourth_time_in_an_hour_flaps_and_is_
     let agent = system.verified("flapper").await;
     // Six hours of four minutes down and two up.
     for _ in 0..60 {
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         minutes(&system, 1).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         minutes(&system, 5).await;
     }
     let told = types(&system).await;
@@ -493,12 +493,12 @@ async fn an_agent_that_falls_silent_for_the_fourth_time_in_an_hour_flaps_and_is_
     minutes(&system, 10).await;
     assert_eq!(types(&system).await.last().map(String::as_str), Some("agent.offline"));
     assert_eq!(told_mark(&system, &agent).await.as_deref(), Some("offline*"));
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 1).await;
     assert_eq!(types(&system).await.last().map(String::as_str), Some("agent.recovered"));
     // An hour without a silence ends it.
     for _ in 0..75 {
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         minutes(&system, 1).await;
     }
     let told = alerts(&system).await;
@@ -517,9 +517,9 @@ async fn the_numbers_of_alerts_have_no_gap_under_200_concurrent_transitions() {
     .await;
     for round in 0..5 {
         system.advance(Duration::from_mins(6));
-        let beats = agents.iter().enumerate().filter(|(place, _)| (place + round) % 2 == 0);
-        let beats = join_all(beats.map(|(_, agent)| system.beat(agent, "healthy")));
-        let (sweeps, _) = join(join_all((0..3).map(|_| system.sweep())), beats).await;
+        let heartbeats = agents.iter().enumerate().filter(|(place, _)| (place + round) % 2 == 0);
+        let heartbeats = join_all(heartbeats.map(|(_, agent)| system.heartbeat(agent, "healthy")));
+        let (sweeps, _) = join(join_all((0..3).map(|_| system.sweep())), heartbeats).await;
         assert_eq!(sweeps.len(), 3);
     }
     let seqs: Vec<_> = alerts(&system).await.iter().map(|it| it["seq"].as_u64().expect("a number")).collect();
@@ -536,21 +536,21 @@ async fn an_agent_that_stays_silent_is_forgotten_and_one_that_returns_is_not() {
     assert_eq!(announced["forgotten_at"], "2037-01-08T00:03:30.000Z");
     let end = crate::support::number(&system.row(&gone).await, "expires_at").expect("an end");
     assert_eq!(end * 1000, system.now().as_millis() - 60_000 + 7 * 24 * 3_600_000);
-    system.beat(&returns, "healthy").await.data();
+    system.heartbeat(&returns, "healthy").await.data();
     assert_eq!(system.row(&returns).await.get("expires_at"), None);
     for _ in 0..7 {
         minutes(&system, 1).await;
-        system.beat(&returns, "healthy").await.data();
+        system.heartbeat(&returns, "healthy").await.data();
     }
     system.advance(Duration::from_hours(7 * 24 - 1));
-    system.beat(&returns, "healthy").await.data();
+    system.heartbeat(&returns, "healthy").await.data();
     minutes(&system, 2).await;
     let told = alerts(&system).await;
     let last = &told.last().expect("an end")["data"];
     assert_eq!((&last["agent"]["name"], &last["cause"]), (&json!("gone"), &json!("forgotten")));
     let count = told.len();
     for _ in 0..10 {
-        system.beat(&returns, "healthy").await.data();
+        system.heartbeat(&returns, "healthy").await.data();
         minutes(&system, 1).await;
     }
     assert_eq!(alerts(&system).await.len(), count, "once");
@@ -577,7 +577,7 @@ async fn the_other_channels_are_told_once_that_one_is_disabled() {
 /// ⚠ Agents that are back send heartbeats, and a message whose transaction held the marks of many of them would collide
 /// with these again and again.
 #[tokio::test]
-async fn the_end_of_many_silences_is_told_however_often_their_agents_beat() {
+async fn the_end_of_many_silences_is_told_however_often_their_agents_are_heard() {
     let system = TestSystem::start().await;
     let agents: Vec<_> = (0..26).map(|number| format!("a{number:02}")).collect();
     let agents = join_all(agents.iter().map(|name| heard(&system, name))).await;
@@ -586,7 +586,7 @@ async fn the_end_of_many_silences_is_told_however_often_their_agents_beat() {
         alerts(&system).await.iter().map(|alert| alert["data"]["total"].as_u64().unwrap_or(1)).sum();
     assert_eq!(total, 26);
     for agent in &agents {
-        system.beat(agent, "healthy").await.data();
+        system.heartbeat(agent, "healthy").await.data();
     }
     let ends = || When::operation("TransactWriteItems").mentioning("REMOVE alerted");
     let in_the_message = system.proxy.inject(ends(), Fault::TransactionConflict);
@@ -610,13 +610,13 @@ async fn the_control_row_stays_small_whatever_the_fleet_and_its_outages() {
     for number in 0..20 {
         let board = format!("00000000-0000-4000-8000-{number:012}");
         let agent = operator.create(&json!({ "name": format!("a{number}"), "board_id": board })).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
     }
     let lives = heard(&system, "lives").await;
     // Each hour an outage of our own, and an agent that is broken or well again.
     for hour in 0..60 {
         system.advance(Duration::from_hours(1));
-        system.beat(&lives, if hour % 2 == 0 { "error" } else { "healthy" }).await.data();
+        system.heartbeat(&lives, if hour % 2 == 0 { "error" } else { "healthy" }).await.data();
         system.lone_sweep().await.expect("a sweep");
     }
     assert_eq!(alerts(&system).await.len(), 60);
@@ -641,11 +641,11 @@ async fn the_control_row_stays_small_whatever_the_fleet_and_its_outages() {
 async fn a_heartbeat_of_an_agent_that_was_told_is_one_write() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "error").await.data();
+    system.heartbeat(&agent, "error").await.data();
     minutes(&system, 1).await;
     assert_eq!(told_mark(&system, &agent).await.as_deref(), Some("error"));
     system.proxy.take();
-    system.beat(&agent, "error").await.data();
+    system.heartbeat(&agent, "error").await.data();
     let tally = system.proxy.take();
     assert_eq!((tally.requests(), tally.write_units(), tally.read_units()), (1, 1.0, 0.0));
 }

@@ -465,7 +465,7 @@ async fn an_event_renews_the_lease() {
 }
 
 #[tokio::test]
-async fn events_are_limited_apart_from_beats() {
+async fn events_are_limited_apart_from_heartbeats() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 2).start().await;
     let agent = system.verified("a").await;
     let batch = json!({ "events": [{ "event": "e" }, { "event": "e" }, { "event": "e" }] });
@@ -484,12 +484,12 @@ async fn events_are_limited_apart_from_beats() {
         assert_eq!(system.proxy.take().requests(), requests);
     }
     for remaining in [1, 0] {
-        assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
+        assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 2, remaining, 30));
     }
     assert_eq!(posted(&system, &agent).await.len(), 4);
     system.advance(Duration::from_secs(30));
     assert_eq!(system.post_event(&agent, "e").await.quota(), quota("events", 2, 1, 60));
-    assert_eq!(system.beat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 1, 60));
+    assert_eq!(system.heartbeat(&agent, "healthy").await.quota(), quota("heartbeats", 2, 1, 60));
 }
 
 #[tokio::test]
@@ -519,7 +519,7 @@ async fn every_expires_at_is_in_epoch_seconds() {
     system.post_with("/api/agents/register", &headers, &json!({ "name": "stays pending" })).await.data();
     system.verify(&agent.key).await.data();
     system.verify(&"0".repeat(48)).await;
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     system.post_events(&agent, &json!({ "event": "e", "id": "own" })).await.data();
     system.post_events(&agent, &json!({ "events": [{ "event": "e" }, { "event": "e" }] })).await.data();
     system.advance(Duration::from_mins(10));

@@ -289,7 +289,7 @@ async fn no_table_holds_the_key() {
     let system = TestSystem::start().await;
     let agent = system.registered("secretive").await;
     system.verify(&agent.key).await.data();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.post_events(&agent, &json!({ "event": "e", "id": "own" })).await.data();
     let bytes: Vec<u8> =
         (0..48).step_by(2).map(|at| u8::from_str_radix(&agent.key[at..at + 2], 16).unwrap()).collect();
@@ -543,16 +543,16 @@ async fn a_registration_that_nobody_verified_in_time_is_unknown() {
     assert_eq!(number(&system.row(&late).await, "expires_at"), Some(START.as_seconds() + 2 * 86_400));
     system.advance(Duration::from_hours(48) - Duration::from_millis(1));
     assert_eq!(
-        system.beat(&late, "healthy").await.message(),
+        system.heartbeat(&late, "healthy").await.message(),
         "the agent is not verified: verify the agent first"
     );
     system.verify(&in_time.key).await.data();
     system.advance(Duration::from_millis(1));
     assert_eq!(system.verify(&late.key).await.refusal(), (401, "INVALID_KEY".to_owned()));
-    let reply = system.beat(&late, "healthy").await;
+    let reply = system.heartbeat(&late, "healthy").await;
     assert_eq!(reply.refusal(), (401, "UNAUTHORIZED".to_owned()));
     assert_eq!(reply.message(), "unknown API key");
     assert_eq!(text(&system.row(&late).await, "agent_state"), Some("pending"));
     assert_eq!(system.row(&in_time).await.get("expires_at"), None);
-    system.beat(&in_time, "healthy").await.data();
+    system.heartbeat(&in_time, "healthy").await.data();
 }

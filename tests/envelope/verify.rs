@@ -171,7 +171,7 @@ async fn under_approval_an_operators_token_verifies_and_is_named_in_the_event() 
     assert_eq!(text(&system.row(&agent).await, "agent_state"), Some("active"));
     let event = &system.events_of(&agent, "agent.verified").await[0];
     assert_eq!(text(event, "actor"), Some(format!("operator:{}", minted["id"].as_str().unwrap()).as_str()));
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
 }
 
 /// An agent that waits for its approval asks with its key alone.

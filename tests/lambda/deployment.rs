@@ -75,7 +75,7 @@ impl Deployment {
     /// An agent that sent one heartbeat, when the local system's clock began to stand still: it is long silent.
     pub async fn silent_agent(&self, name: &str) -> TestAgent {
         let agent = self.system.verified(name).await;
-        self.system.beat(&agent, "healthy").await.data();
+        self.system.heartbeat(&agent, "healthy").await.data();
         agent
     }
 }

@@ -37,8 +37,8 @@ async fn an_agent_lives_through_the_binaries() {
     assert_eq!(deployment.system.row(&agent).await["agent_name"].as_s().unwrap(), "researcher-1");
 
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
-    let early = call(&heartbeat, beat.clone()).await;
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let early = call(&heartbeat, said.clone()).await;
     assert_eq!(early.refusal(), (401, "UNAUTHORIZED".to_owned()));
     assert_eq!(early.header("www-authenticate"), Some("Bearer"));
 
@@ -46,9 +46,9 @@ async fn an_agent_lives_through_the_binaries() {
     let verified = call(&verify, post("/api/agents/verify", &json!({ "apiKey": agent.key }))).await;
     assert_eq!(verified.data(), json!({ "agentId": agent.id, "status": "active" }));
 
-    let beaten = call(&heartbeat, beat).await.data();
-    assert_eq!(beaten["agentId"], agent.id.as_str());
-    assert_eq!(beaten["intervalSeconds"], 60, "the fixture's own heartbeatConfig");
+    let heard = call(&heartbeat, said).await.data();
+    assert_eq!(heard["agentId"], agent.id.as_str());
+    assert_eq!(heard["intervalSeconds"], 60, "the fixture's own heartbeatConfig");
     let row = deployment.system.row(&agent).await;
     let moment = |name: &str| row[name].as_n().unwrap().parse::<i64>().unwrap();
     assert_eq!(moment("lease_expires_at") - moment("last_seen_at"), 180_000);
@@ -139,10 +139,10 @@ async fn a_broken_deployment_is_a_bare_500_and_not_the_end_of_the_process() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("steady").await;
     let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
-    let beat =
+    let says =
         |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
     // Only to say `offline` takes the table that is missing.
-    let broken = call(&heartbeat, with_header(beat("offline"), "x-request-id", "mine-7")).await;
+    let broken = call(&heartbeat, with_header(says("offline"), "x-request-id", "mine-7")).await;
     assert_eq!(
         broken.json(),
         json!({
@@ -151,7 +151,7 @@ async fn a_broken_deployment_is_a_bare_500_and_not_the_end_of_the_process() {
         })
     );
     assert_eq!((broken.status, broken.header("x-request-id")), (500, Some("mine-7")));
-    assert_eq!(call(&heartbeat, beat("healthy")).await.data()["status"], "healthy");
+    assert_eq!(call(&heartbeat, says("healthy")).await.data()["status"], "healthy");
 
     heartbeat.stop().await;
     let records = log_records(&heartbeat);
@@ -252,15 +252,15 @@ async fn a_throttled_database_is_a_503_that_says_when_to_come_back() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("steady").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     for fault in [Fault::Throttled, Fault::ThroughputExceeded, Fault::InternalError, Fault::DropRequest] {
         let throttled = deployment.system.proxy.inject(When::writes(), fault.clone());
-        let reply = call(&heartbeat, beat.clone()).await;
+        let reply = call(&heartbeat, said.clone()).await;
         assert_eq!(reply.refusal(), (503, "UNAVAILABLE".to_owned()), "{fault:?}");
         assert_eq!(reply.header("retry-after"), Some("2"), "{fault:?}");
         assert!(throttled.hits() >= 2, "{fault:?}: the SDK tries again, {} times", throttled.hits());
         throttled.clear();
-        call(&heartbeat, beat.clone()).await.data();
+        call(&heartbeat, said.clone()).await.data();
     }
 }
 
@@ -269,11 +269,11 @@ async fn a_database_that_never_answers_is_a_503_and_no_hang() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("patient").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     let silence = deployment.system.proxy.inject(When::always(), Fault::Hang);
-    assert_eq!(call(&heartbeat, beat.clone()).await.refusal(), (503, "UNAVAILABLE".to_owned()));
+    assert_eq!(call(&heartbeat, said.clone()).await.refusal(), (503, "UNAVAILABLE".to_owned()));
     silence.clear();
-    call(&heartbeat, beat).await.data();
+    call(&heartbeat, said).await.data();
 }
 
 /// A mapping of a custom domain, of one part and of several; one may even be called as the routes begin.

@@ -23,8 +23,8 @@ async fn the_sweep_announces_a_silent_agent_and_reports_in_one_line() {
     deployment.system.registered("pending").await;
     let live = deployment.system.verified("live").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": live.key, "status": "healthy" }));
-    call(&heartbeat, beat).await.data();
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": live.key, "status": "healthy" }));
+    call(&heartbeat, said).await.data();
 
     let sweep = deployment.function("sweep").await;
     let report = sweep.invoke(fixture("scheduler-sweep.json")).await.answer();

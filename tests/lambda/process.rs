@@ -98,7 +98,7 @@ async fn a_starting_function_connects_to_the_database_before_it_asks_for_an_invo
 async fn a_function_starts_whether_its_database_answers_or_not() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("early").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     let denied = Fault::Error(400, "AccessDeniedException");
     // One that hangs is given up before the AWS SDK would send again.
     for (fault, attempts) in
@@ -109,13 +109,13 @@ async fn a_function_starts_whether_its_database_answers_or_not() {
         let heartbeat = deployment.function("heartbeat").await;
         assert!(attempts.contains(&away.hits()), "{name}: {} attempts", away.hits());
         away.clear();
-        call(&heartbeat, beat.clone()).await.data();
+        call(&heartbeat, said.clone()).await.data();
     }
     deployment.system.proxy.close().await;
     let heartbeat = deployment.function("heartbeat").await;
-    assert_eq!(call(&heartbeat, beat.clone()).await.status, 503);
+    assert_eq!(call(&heartbeat, said.clone()).await.status, 503);
     deployment.system.proxy.reopen();
-    call(&heartbeat, beat).await.data();
+    call(&heartbeat, said).await.data();
 }
 
 #[tokio::test]
@@ -125,24 +125,24 @@ async fn a_function_speaks_tls_with_whom_it_trusts_and_nobody_else() {
     let upstream = deployment.system.proxy.endpoint().trim_start_matches("http://").to_owned();
     let proxy = TlsProxy::start(upstream, folder).await;
     let agent = deployment.system.verified("private").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
 
     let bundle = proxy.ca_bundle.to_string_lossy().into_owned();
     let others = concat!(env!("CARGO_MANIFEST_DIR"), "/shared/src/store/amazon-roots.pem");
     let tls = ("AWS_ENDPOINT_URL_DYNAMODB", proxy.url.as_str());
     let trusting = deployment.function_with("heartbeat", &[tls, ("AWS_CA_BUNDLE", &bundle)]).await;
     assert!(proxy.take_last_client().is_some(), "it connects before its first invocation");
-    call(&trusting, beat.clone()).await.data();
+    call(&trusting, said.clone()).await.data();
     assert!(proxy.take_last_client().is_none(), "the first invocation has its connection");
     let by_the_machine = deployment.function_with("heartbeat", &[tls, ("SSL_CERT_FILE", &bundle)]).await;
-    call(&by_the_machine, beat.clone()).await.data();
+    call(&by_the_machine, said.clone()).await.data();
 
     // A bundle stands in the place of the machine's roots, and not beside them.
     let other_bundle = [tls, ("AWS_CA_BUNDLE", others), ("SSL_CERT_FILE", &bundle)];
     let other_machine = [tls, ("SSL_CERT_FILE", others)];
     for trust in [other_bundle.as_slice(), &other_machine] {
         let wary = deployment.function_with("heartbeat", trust).await;
-        assert_eq!(call(&wary, beat.clone()).await.status, 503, "{trust:?}");
+        assert_eq!(call(&wary, said.clone()).await.status, 503, "{trust:?}");
     }
 
     let no_certificate = "-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n";
@@ -179,9 +179,9 @@ async fn a_successful_heartbeat_leaves_no_log_line() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("quiet").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     for _ in 0..3 {
-        call(&heartbeat, beat.clone()).await.data();
+        call(&heartbeat, said.clone()).await.data();
     }
     heartbeat.stop().await;
     assert_eq!(heartbeat.logs(), Vec::<String>::new());
@@ -216,11 +216,11 @@ async fn every_log_line_is_one_json_object_with_level_time_message_and_request()
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("loud").await;
     let heartbeat = deployment.function_with("heartbeat", &[("EVENTS_TABLE", "no-such-table")]).await;
-    let beat =
+    let says =
         |status: &str| post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status }));
-    assert_eq!(call(&heartbeat, with_header(beat("offline"), "x-request-id", "one")).await.status, 500);
+    assert_eq!(call(&heartbeat, with_header(says("offline"), "x-request-id", "one")).await.status, 500);
     deployment.system.proxy.inject(When::writes().times(3), Fault::Throttled);
-    assert_eq!(call(&heartbeat, with_header(beat("healthy"), "x-request-id", "two")).await.status, 503);
+    assert_eq!(call(&heartbeat, with_header(says("healthy"), "x-request-id", "two")).await.status, 503);
     heartbeat.stop().await;
     let records = log_records(&heartbeat);
     let of = |name: &str| records.iter().map(|record| record[name].clone()).collect::<Vec<_>>();
@@ -358,15 +358,15 @@ async fn a_connection_that_died_while_the_process_was_frozen_costs_no_request() 
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("frozen").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
-    call(&heartbeat, beat.clone()).await.data();
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    call(&heartbeat, said.clone()).await.data();
 
     heartbeat.ready().await;
     signal(&heartbeat, "-STOP");
     deployment.system.proxy.close().await;
     deployment.system.proxy.reopen();
     // It thaws for an invocation that is there already.
-    let (reply, ()) = tokio::join!(call(&heartbeat, beat), async { signal(&heartbeat, "-CONT") });
+    let (reply, ()) = tokio::join!(call(&heartbeat, said), async { signal(&heartbeat, "-CONT") });
     reply.data();
 }
 
@@ -376,15 +376,15 @@ async fn an_outage_is_over_with_the_first_request_after_it() {
     let agent = deployment.system.verified("patient").await;
     let heartbeat = deployment.function("heartbeat").await;
     let health = deployment.function("health").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     deployment.system.proxy.close().await;
-    let refused = call(&heartbeat, beat.clone()).await;
+    let refused = call(&heartbeat, said.clone()).await;
     assert_eq!(refused.refusal(), (503, "UNAVAILABLE".to_owned()));
     assert_eq!(refused.header("retry-after"), Some("2"));
     assert_eq!(call(&health, request("GET", "/readyz")).await.status, 503);
     assert_eq!(call(&health, fixture("apigw-v2-health.json")).await.status, 200);
     deployment.system.proxy.reopen();
-    call(&heartbeat, beat).await.data();
+    call(&heartbeat, said).await.data();
     assert_eq!(call(&health, request("GET", "/readyz")).await.status, 200);
 }
 
@@ -393,10 +393,10 @@ async fn one_answer_that_is_lost_costs_no_request() {
     let deployment = Deployment::start().await;
     let agent = deployment.system.verified("lossy").await;
     let heartbeat = deployment.function("heartbeat").await;
-    let beat = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
+    let said = post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": "healthy" }));
     for fault in [Fault::DropRequest, Fault::DropAnswer, Fault::Hang, Fault::Throttled] {
         let lost = deployment.system.proxy.inject(When::writes().times(1), fault.clone());
-        let reply = call(&heartbeat, beat.clone()).await;
+        let reply = call(&heartbeat, said.clone()).await;
         assert_eq!(reply.status, 200, "{fault:?}: {}", reply.text);
         assert_eq!(lost.hits(), 1, "{fault:?}");
     }

@@ -10,8 +10,8 @@ use shared::domain::credential::{ApiKey, Token};
 use uuid::Uuid;
 
 use super::client::{
-    AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, OTHER_BOARD, OWN_BEAT, SECOND, TOKENS, agent_path,
-    enrollment, text, with_key,
+    AGENTS, BOARD, Client, HEARTBEAT_BY_NAME, NO_AGENT, OTHER_BOARD, OWN_HEARTBEAT, SECOND, TOKENS,
+    agent_path, enrollment, text, with_key,
 };
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, TestAgent, TestSystem};
@@ -160,10 +160,10 @@ async fn each_change_by_an_agent_or_the_clock_is_one_event() {
     let payload = step("agent.verified", "agent").await;
     assert_eq!(payload, json!({ "before": { "state": "pending" }, "after": { "state": "active" } }));
 
-    client.post(OWN_BEAT, &json!({ "status": "offline" })).await;
+    client.post(OWN_HEARTBEAT, &json!({ "status": "offline" })).await;
     let seen = system.now().to_string();
     assert_eq!(step("agent.offline", "agent").await, json!({ "reason": "reported", "last_seen_at": seen }));
-    client.touch(OWN_BEAT).await;
+    client.touch(OWN_HEARTBEAT).await;
     assert_eq!(step("agent.online", "agent").await, json!({ "offline_since": seen, "last_seen_at": seen }));
     system.advance(Duration::from_mins(10));
     system.sweep().await;
@@ -177,7 +177,7 @@ async fn each_change_by_an_agent_or_the_clock_is_one_event() {
 }
 
 #[tokio::test]
-async fn an_agent_that_never_beats_and_an_approval_are_recorded() {
+async fn an_agent_that_never_came_and_an_approval_are_recorded() {
     let system = TestSystem::start().await;
     let agent = system.registered("subject").await;
     let (operator, actor) = operator(&system).await;
@@ -238,7 +238,7 @@ async fn no_secret_is_in_any_event_error_or_header() {
     let minted = enrollment(&system, &json!({})).await;
     let enrollment = text(&minted, "token");
     let by_token = Client::x_agent_token(&system, &enrollment);
-    let (_, enrolled) = with_key(&by_token.beat_as("enrolled").await);
+    let (_, enrolled) = with_key(&by_token.heartbeat_as("enrolled").await);
     let created = operator.create(&json!({ "name": "created" })).await;
     let (_, rotated) = with_key(&operator.touch(&agent_path(&created.id, "/rotate-key")).await);
     let registered = system.verified("registered").await;
@@ -250,9 +250,9 @@ async fn no_secret_is_in_any_event_error_or_header() {
     for credential in &credentials {
         for client in [Client::bearer(&system, credential), Client::x_agent_token(&system, credential)] {
             for (method, path, body) in [
-                (Method::POST, OWN_BEAT, r#"{"status": "no such"}"#),
-                (Method::POST, BEAT_BY_NAME, "{"),
-                (Method::POST, BEAT_BY_NAME, "[]"),
+                (Method::POST, OWN_HEARTBEAT, r#"{"status": "no such"}"#),
+                (Method::POST, HEARTBEAT_BY_NAME, "{"),
+                (Method::POST, HEARTBEAT_BY_NAME, "[]"),
                 (Method::GET, AGENTS, ""),
                 (Method::GET, TOKENS, ""),
                 (Method::PATCH, &agent_path(NO_AGENT, ""), "{}"),
@@ -260,8 +260,8 @@ async fn no_secret_is_in_any_event_error_or_header() {
                 (Method::GET, &agent_path(&enrolled.id, "/events"), ""),
                 (Method::GET, &agent_path(&enrolled.id, "/workspace"), ""),
                 (Method::GET, &format!("/api/v1/{credential}"), ""),
-                (Method::POST, OWN_BEAT, &format!(r#"{{"status": "{credential}"}}"#)),
-                (Method::POST, BEAT_BY_NAME, &format!(r#"{{"board_id": "{credential}"}}"#)),
+                (Method::POST, OWN_HEARTBEAT, &format!(r#"{{"status": "{credential}"}}"#)),
+                (Method::POST, HEARTBEAT_BY_NAME, &format!(r#"{{"board_id": "{credential}"}}"#)),
                 (Method::GET, &format!("{AGENTS}?status={credential}"), ""),
                 (Method::GET, &agent_path(credential, ""), ""),
             ] {
@@ -270,9 +270,9 @@ async fn no_secret_is_in_any_event_error_or_header() {
         }
     }
     operator.touch(&agent_path(&enrolled.id, "/revoke")).await;
-    replies.push(Client::x_agent_token(&system, &enrolled.key).touch(OWN_BEAT).await);
+    replies.push(Client::x_agent_token(&system, &enrolled.key).touch(OWN_HEARTBEAT).await);
     operator.delete(&agent_path(&registered.id, "")).await;
-    replies.push(Client::x_agent_token(&system, &registered.key).touch(OWN_BEAT).await);
+    replies.push(Client::x_agent_token(&system, &registered.key).touch(OWN_HEARTBEAT).await);
     operator.delete(&format!("{TOKENS}/{}", text(&minted, "id"))).await;
 
     let mut texts: Vec<String> =

@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, NOBODY, OTHER_BOARD, SECOND, agent_path, enrollment_token,
-    invalid, keys, refused, text,
+    AGENTS, BOARD, Client, HEARTBEAT_BY_NAME, NO_AGENT, NOBODY, OTHER_BOARD, SECOND, agent_path,
+    enrollment_token, invalid, keys, refused, text,
 };
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, START, TestAgent, TestSystem, number, text as attribute};
@@ -181,7 +181,7 @@ async fn each_item_is_answered_in_its_place() {
     let operator = Client::operator(&system).await;
     assert_eq!(operator.touch(&agent_path(&revoked.id, "/revoke")).await.status, 200);
     for _ in 0..2 {
-        system.beat(&busy, "healthy").await.data();
+        system.heartbeat(&busy, "healthy").await.data();
     }
     let items = json!([
         { "agent_token": good.key, "status": "degraded" },
@@ -370,7 +370,7 @@ async fn names_of_attackers_reach_the_same_agents_as_by_themselves() {
     let batch = results(&send(&system, &token, &json!(items)).await);
     let client = Client::bearer(&system, &token);
     for (name, result) in names.iter().zip(&batch) {
-        let alone = client.beat_as(name).await;
+        let alone = client.heartbeat_as(name).await;
         match alone.status {
             200 => assert_eq!(result["id"], alone.json()["id"], "{name:?}"),
             status => {
@@ -468,7 +468,7 @@ async fn an_operator_of_one_board_reaches_no_agents_of_another() {
     let none = all.create(&json!({ "name": "none" })).await;
     let minted = system.mint(&json!({ "kind": "operator", "board_id": BOARD })).await;
     // Its name is of the board, and the agent is elsewhere by now.
-    let named = Client::bearer(&system, &text(&minted, "token")).beat_as("moved").await.json();
+    let named = Client::bearer(&system, &text(&minted, "token")).heartbeat_as("moved").await.json();
     let moved = json!({ "board_id": OTHER_BOARD });
     assert_eq!(all.patch(&agent_path(&text(&named, "id"), ""), &moved).await.status, 200);
     let items = json!([
@@ -524,7 +524,7 @@ async fn a_batch_creates_as_single_heartbeats_do() {
     let agents = fleet(&system, &token, 100).await;
     assert_eq!(agents.iter().map(|agent| &agent.id).collect::<BTreeSet<_>>().len(), 100);
     assert_eq!(system.event_types(&agents[99]).await, ["agent.registered"]);
-    let alone = Client::bearer(&system, &token).post(BEAT_BY_NAME, &json!({ "name": "agent-99" })).await;
+    let alone = Client::bearer(&system, &token).post(HEARTBEAT_BY_NAME, &json!({ "name": "agent-99" })).await;
     assert_eq!(text(&alone.json(), "id"), agents[99].id);
     let tokens = Client::operator(&system).await.get(&format!("{AGENTS}?limit=1")).await.json();
     assert_eq!(tokens["total"], 102);
@@ -556,7 +556,7 @@ async fn an_item_reports_and_is_directed_in_both_contracts() {
     assert_eq!(text(&results[0], "lease_expires_at"), slept);
     assert!(system.row(&first).await.contains_key("stalls_at"));
 
-    system.beat(&second, "healthy").await.data();
+    system.heartbeat(&second, "healthy").await.data();
     let report =
         |boot_id| json!({ "ackDirective": version, "nextBeatInSeconds": 3_600.0, "bootId": boot_id });
     let batch = json!({ "heartbeats": [

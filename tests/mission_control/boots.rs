@@ -6,7 +6,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::client::{BEAT_BY_NAME, Client, OWN_BEAT, SECOND, agent_path, enrollment_token, invalid, text};
+use super::client::{
+    Client, HEARTBEAT_BY_NAME, OWN_HEARTBEAT, SECOND, agent_path, enrollment_token, invalid, text,
+};
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::{Reply, START, TestAgent, TestSystem};
 
@@ -24,13 +26,13 @@ async fn say(system: &TestSystem, agent: &TestAgent, status: &str, report: &Valu
     reply
 }
 
-async fn beat(system: &TestSystem, agent: &TestAgent, boot_id: &str) -> Reply {
+async fn heartbeat(system: &TestSystem, agent: &TestAgent, boot_id: &str) -> Reply {
     say(system, agent, "healthy", &json!({ "bootId": boot_id })).await
 }
 
 async fn started(system: &TestSystem, boot_id: &str) -> TestAgent {
     let agent = system.verified("a").await;
-    beat(system, &agent, boot_id).await;
+    heartbeat(system, &agent, boot_id).await;
     agent
 }
 
@@ -47,7 +49,7 @@ async fn recorded(system: &TestSystem, agent: &TestAgent) -> (usize, usize) {
 async fn run(system: &TestSystem, agent: &TestAgent, count: u32, processes: &[&str]) {
     for _ in 0..count {
         for boot_id in processes {
-            beat(system, agent, boot_id).await;
+            heartbeat(system, agent, boot_id).await;
             system.advance(MINUTE / u32::try_from(processes.len()).expect("a few"));
         }
         system.sweep().await;
@@ -64,16 +66,16 @@ async fn a_steady_heartbeat_with_a_boot_id_is_one_write() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     system.proxy.take();
-    beat(&system, &agent, A).await;
+    heartbeat(&system, &agent, A).await;
     let tally = system.proxy.take();
     assert_eq!((tally.operations(), tally.refused()), (vec!["UpdateItem", "UpdateItem"], 1), "the first id");
     for boot_id in [A, "AAAAAAAAAAAAAAAA"] {
-        beat(&system, &agent, boot_id).await;
+        heartbeat(&system, &agent, boot_id).await;
         let tally = system.proxy.take();
         assert_eq!(tally.operations(), ["UpdateItem"]);
         assert_eq!((tally.write_units(), tally.read_units()), (1.0, 0.0));
     }
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(shown(&system, &agent).await, A, "a heartbeat without one leaves it");
     assert_eq!(recorded(&system, &agent).await, (0, 0));
 }
@@ -84,13 +86,13 @@ async fn a_restart_is_one_event_in_one_transaction() {
     let agent = started(&system, A).await;
     system.advance(MINUTE);
     system.proxy.take();
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, B).await;
     let tally = system.proxy.take();
     assert_eq!(tally.operations(), ["UpdateItem", "GetItem", "TransactWriteItems"]);
     assert_eq!((tally.refused(), tally.write_units(), tally.read_units()), (1, 6.0, 1.0));
     let payload = json!({ "boot_id": B, "previous_boot_id": A, "last_seen_at": START.to_string() });
     assert_eq!(system.payloads(&agent, "agent.restarted").await, [payload]);
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, B).await;
     assert_eq!(recorded(&system, &agent).await, (1, 0));
     assert_eq!(shown(&system, &agent).await, B);
     assert_eq!(system.row(&agent).await.get("boot_noise"), None);
@@ -100,7 +102,7 @@ async fn a_restart_is_one_event_in_one_transaction() {
 async fn many_first_heartbeats_of_a_process_are_one_restart() {
     let system = TestSystem::start().await;
     let agent = started(&system, A).await;
-    join_all((0..50).map(|_| beat(&system, &agent, B))).await;
+    join_all((0..50).map(|_| heartbeat(&system, &agent, B))).await;
     assert_eq!(recorded(&system, &agent).await, (1, 0));
 }
 
@@ -110,7 +112,7 @@ async fn a_process_that_restarts_again_and_again_is_no_clone() {
     let agent = started(&system, A).await;
     for number in 0..40_u64 {
         system.advance(20 * SECOND);
-        beat(&system, &agent, &format!("{number:016x}")).await;
+        heartbeat(&system, &agent, &format!("{number:016x}")).await;
     }
     assert_eq!(recorded(&system, &agent).await, (40, 0));
 }
@@ -120,11 +122,11 @@ async fn a_delayed_heartbeat_of_the_old_process_changes_nothing() {
     let system = TestSystem::start().await;
     let agent = started(&system, A).await;
     system.advance(MINUTE);
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, B).await;
     system.advance(MINUTE);
-    beat(&system, &agent, A).await;
+    heartbeat(&system, &agent, A).await;
     assert_eq!(shown(&system, &agent).await, B);
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, B).await;
     assert_eq!(recorded(&system, &agent).await, (1, 0));
     assert_eq!(system.row(&agent).await.get("boot_noise"), None);
 }
@@ -171,7 +173,7 @@ async fn a_process_that_was_replaced_takes_leave_for_itself_alone() {
     assert_eq!(count(&system, &agent, "agent.offline").await, 0, "asleep");
     minutes(&system, 10).await;
     assert_eq!(system.payloads(&agent, "agent.offline").await[0]["reason"], "silent");
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, B).await;
     say(&system, &agent, "offline", &json!({ "bootId": B })).await;
     assert_eq!(count(&system, &agent, "agent.offline").await, 2, "its own leave");
 }
@@ -188,8 +190,8 @@ async fn two_processes_with_one_key_are_recorded_once_an_hour_and_told_once() {
     run(&system, &agent, 50, &[B, A]).await;
     assert_eq!(recorded(&system, &agent).await, (1, 1));
     system.proxy.take();
-    beat(&system, &agent, A).await;
-    beat(&system, &agent, B).await;
+    heartbeat(&system, &agent, A).await;
+    heartbeat(&system, &agent, B).await;
     let tally = system.proxy.take();
     assert_eq!((tally.write_units(), tally.read_units()), (2.0, 0.0), "one write each, in the noise");
     run(&system, &agent, 20, &[B, A]).await;
@@ -221,7 +223,7 @@ async fn a_recovery_says_whether_another_process_ended_the_silence() {
     for (boot_id, cause) in [(A, "resumed"), (B, "restarted")] {
         minutes(&system, 5).await;
         system.proxy.take();
-        beat(&system, &agent, boot_id).await;
+        heartbeat(&system, &agent, boot_id).await;
         let transactions =
             system.proxy.take().operations().iter().filter(|it| **it == "TransactWriteItems").count();
         assert_eq!(transactions, 1, "absence and restart together");
@@ -241,14 +243,16 @@ async fn every_way_of_sending_heartbeats_reads_it_and_an_operator_is_no_process(
     let token = enrollment_token(&system, &json!({})).await;
     let said = |boot_id: &str| json!({ "name": "a", "report": { "boot_id": boot_id } });
     let by_name = Client::bearer(&system, &token);
-    let created = by_name.post(BEAT_BY_NAME, &said(A)).await.json();
+    let created = by_name.post(HEARTBEAT_BY_NAME, &said(A)).await.json();
     let agent = TestAgent { id: text(&created, "id"), key: text(&created, "agent_token") };
     assert_eq!(shown(&system, &agent).await, A, "the heartbeat that creates it");
     let key = Client::x_agent_token(&system, &agent.key);
     let own = agent_path(&agent.id, "/heartbeat");
     let mut ids = [B, C, "d0d0d0d0d0d0d0d0", "e0e0e0e0e0e0e0e0"].into_iter();
     let mut next = || ids.next().expect("another");
-    for (client, path) in [(&key, OWN_BEAT), (&key, &own), (&key, BEAT_BY_NAME), (&by_name, BEAT_BY_NAME)] {
+    for (client, path) in
+        [(&key, OWN_HEARTBEAT), (&key, &own), (&key, HEARTBEAT_BY_NAME), (&by_name, HEARTBEAT_BY_NAME)]
+    {
         let boot_id = next();
         assert_eq!(client.post(path, &said(boot_id)).await.status, 200);
         assert_eq!(shown(&system, &agent).await, boot_id, "{path}");
@@ -260,7 +264,7 @@ async fn every_way_of_sending_heartbeats_reads_it_and_an_operator_is_no_process(
     for wrong in [json!("pod-7"), json!(7), json!("aaaaaaaaaaaaaaa")] {
         let said = json!({ "report": { "boot_id": wrong } });
         assert_eq!(invalid(&key.post(&own, &said).await), "body.report.boot_id");
-        let reply = key.post(OWN_BEAT, &said).await.json();
+        let reply = key.post(OWN_HEARTBEAT, &said).await.json();
         assert!(
             text(&json!({ "e": reply["report_errors"][0] }), "e").starts_with("report.boot_id: "),
             "{reply}"

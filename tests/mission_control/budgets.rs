@@ -6,8 +6,8 @@ use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 
 use super::client::{
-    BEAT_BY_NAME, Client, MILLI, OWN_BEAT, SECOND, agent_path, agent_read, enrollment, invalid, text,
-    with_key,
+    Client, HEARTBEAT_BY_NAME, MILLI, OWN_HEARTBEAT, SECOND, agent_path, agent_read, enrollment, invalid,
+    text, with_key,
 };
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::dynamodb_proxy::{Fault, When};
@@ -85,14 +85,14 @@ async fn an_event_and_every_heartbeat_count_alike() {
     let token = enrollment(&system, &json!({})).await;
     let by_name = Client::bearer(&system, &text(&token, "token"));
     let said = json!({ "name": "a", "report": { "usage": { "tokens": 10, "cost_usd": 0.1 } } });
-    let created = by_name.post(BEAT_BY_NAME, &said).await.json();
+    let created = by_name.post(HEARTBEAT_BY_NAME, &said).await.json();
     let agent = TestAgent { id: text(&created, "id"), key: text(&created, "agent_token") };
     let key = Client::x_agent_token(&system, &agent.key);
     let own = agent_path(&agent.id, "/heartbeat");
     for reply in [
-        by_name.post(BEAT_BY_NAME, &said).await,
-        key.post(BEAT_BY_NAME, &said).await,
-        key.post(OWN_BEAT, &said).await,
+        by_name.post(HEARTBEAT_BY_NAME, &said).await,
+        key.post(HEARTBEAT_BY_NAME, &said).await,
+        key.post(OWN_HEARTBEAT, &said).await,
         key.post(&own, &said).await,
         Client::operator(&system).await.post(&own, &said).await,
         by_name.post("/api/v1/agents/heartbeats", &json!({ "heartbeats": [said] })).await,
@@ -108,7 +108,7 @@ async fn an_event_and_every_heartbeat_count_alike() {
     let wrong = json!({ "event": "e", "report": { "usage": { "tokens": "10" } } });
     let reply = system.post_events(&agent, &wrong).await;
     assert_eq!(reply.refusal(), (400, "VALIDATION_ERROR".to_owned()));
-    let kept = key.post(OWN_BEAT, &json!({ "report": { "usage": { "costUsd": 1 } } })).await.json();
+    let kept = key.post(OWN_HEARTBEAT, &json!({ "report": { "usage": { "costUsd": 1 } } })).await.json();
     assert_eq!(kept["report_errors"], json!(["report.usage.costUsd: is not read here: send cost_usd"]));
 }
 
@@ -117,7 +117,7 @@ async fn what_a_pending_agent_was_answered_200_for_is_kept() {
     let system = TestSystem::start().await;
     let token = enrollment(&system, &json!({ "approved": false })).await;
     let said = json!({ "name": "a", "report": { "usage": { "tokens": 10 } } });
-    let created = Client::bearer(&system, &text(&token, "token")).post(BEAT_BY_NAME, &said).await;
+    let created = Client::bearer(&system, &text(&token, "token")).post(HEARTBEAT_BY_NAME, &said).await;
     let (_, agent) = with_key(&created);
     assert_eq!(counted(&system, &agent).await, (Some(TODAY), Some(10), None));
 }
@@ -187,7 +187,7 @@ async fn a_morning_with_everything_due_is_one_transaction_and_counts_once() {
     let path = agent_path(&agent.id, "/directive");
     let operator = Client::operator(&system).await;
     let directed = operator.post(&path, &json!({ "action": "pause" })).await.json();
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     system.advance(DAY);
     let before = number(&system.row(&agent).await, "requests_total").expect("requests");
     let morning = json!({
@@ -249,8 +249,8 @@ async fn eighty_and_a_hundred_percent_are_told_once_and_the_second_pauses() {
     }
     let own = agent_path(&agent.id, "/heartbeat");
     for reply in [
-        key.touch(OWN_BEAT).await,
-        key.touch(BEAT_BY_NAME).await,
+        key.touch(OWN_HEARTBEAT).await,
+        key.touch(HEARTBEAT_BY_NAME).await,
         key.touch(&own).await,
         Client::operator(&system).await.touch(&own).await,
         key.get("/api/v1/agent/healthz").await,
@@ -323,11 +323,11 @@ async fn a_budget_that_cannot_be_told_is_told_by_the_next_heartbeat() {
     assert_eq!(uses(&system, &agent, 0, 0.9).await["directive"]["version"], 0);
     assert_eq!(told(&system, &agent).await, [0; 0]);
     fault.clear();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(told(&system, &agent).await, [100]);
     assert_eq!(counted(&system, &agent).await.2, Some(1_000_000));
     system.proxy.take();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(system.proxy.take().operations(), ["UpdateItem"], "once");
 }
 

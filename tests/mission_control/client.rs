@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::support::{Reply, TestAgent, TestSystem};
 
 /// The agent itself, by its key alone.
-pub const OWN_BEAT: &str = "/api/v1/agent/heartbeat";
+pub const OWN_HEARTBEAT: &str = "/api/v1/agent/heartbeat";
 
 /// Finds, or creates, by board and name.
-pub const BEAT_BY_NAME: &str = "/api/v1/agents/heartbeat";
+pub const HEARTBEAT_BY_NAME: &str = "/api/v1/agents/heartbeat";
 
 pub const AGENTS: &str = "/api/v1/agents";
 pub const TOKENS: &str = "/api/v1/tokens";
@@ -117,8 +117,8 @@ impl<'a> Client<'a> {
     }
 
     /// A heartbeat by name.
-    pub async fn beat_as(&self, name: &str) -> Reply {
-        self.post(BEAT_BY_NAME, &json!({ "name": name })).await
+    pub async fn heartbeat_as(&self, name: &str) -> Reply {
+        self.post(HEARTBEAT_BY_NAME, &json!({ "name": name })).await
     }
 
     /// An active agent that this operator creates.

@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    BEAT_BY_NAME, Client, MILLI, NO_AGENT, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token,
-    invalid, refused, text, with_key,
+    Client, HEARTBEAT_BY_NAME, MILLI, NO_AGENT, OWN_HEARTBEAT, SECOND, agent_path, agent_read,
+    enrollment_token, invalid, refused, text, with_key,
 };
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::dynamodb_proxy::When;
@@ -34,9 +34,9 @@ async fn acknowledge(system: &TestSystem, agent: &TestAgent, version: &Value) ->
     system.post("/api/agents/heartbeat", &body).await
 }
 
-async fn beaten(system: &TestSystem) -> TestAgent {
+async fn heard(system: &TestSystem) -> TestAgent {
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     agent
 }
 
@@ -51,9 +51,9 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
     let system = TestSystem::start().await;
     let token = enrollment_token(&system, &json!({})).await;
     let by_name = Client::bearer(&system, &token);
-    let created = by_name.beat_as("a").await.json();
+    let created = by_name.heartbeat_as("a").await.json();
     let agent = TestAgent { id: text(&created, "id"), key: text(&created, "agent_token") };
-    agent_read(&by_name.beat_as("a").await);
+    agent_read(&by_name.heartbeat_as("a").await);
     let itself = Client::x_agent_token(&system, &agent.key);
     let operator = Client::operator(&system).await;
     let body = json!({ "action": "stop", "deadline_seconds": 300, "then_revoke": true, "reason": "why" });
@@ -69,17 +69,17 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
     let own_path = agent_path(&agent.id, "/heartbeat");
     for _ in 0..2 {
         for reply in [
-            system.beat(&agent, "healthy").await.data(),
-            itself.touch(OWN_BEAT).await.json(),
+            system.heartbeat(&agent, "healthy").await.data(),
+            itself.touch(OWN_HEARTBEAT).await.json(),
             itself.touch(&own_path).await.json(),
-            itself.touch(BEAT_BY_NAME).await.json(),
-            by_name.beat_as("a").await.json(),
+            itself.touch(HEARTBEAT_BY_NAME).await.json(),
+            by_name.heartbeat_as("a").await.json(),
             operator.touch(&own_path).await.json(),
             itself.get("/api/v1/agent/healthz").await.json(),
             // What changes more than the lease.
-            system.beat(&agent, "offline").await.data(),
-            system.beat(&agent, "offline").await.data(),
-            itself.touch(OWN_BEAT).await.json(),
+            system.heartbeat(&agent, "offline").await.data(),
+            system.heartbeat(&agent, "offline").await.data(),
+            itself.touch(OWN_HEARTBEAT).await.json(),
         ] {
             assert_eq!(reply["directive"], told, "{reply}");
         }
@@ -92,7 +92,7 @@ async fn a_directive_is_in_every_answer_until_it_changes() {
 #[tokio::test]
 async fn a_steady_heartbeat_under_a_directive_is_one_write_that_knows_nothing_of_it() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
     let steady = async |reply: Reply| {
         reply.data();
@@ -101,10 +101,10 @@ async fn a_steady_heartbeat_under_a_directive_is_one_write_that_knows_nothing_of
         assert_eq!((tally.write_units(), tally.read_units()), (1.0, 0.0));
     };
     system.proxy.take();
-    steady(system.beat(&agent, "healthy").await).await;
+    steady(system.heartbeat(&agent, "healthy").await).await;
     acknowledge(&system, &agent, &version).await.data();
     system.proxy.take();
-    steady(system.beat(&agent, "healthy").await).await;
+    steady(system.heartbeat(&agent, "healthy").await).await;
     // Whoever says it again, or says something old or invented, pays no more.
     for said in [version, json!(0), json!(-7), json!(1.5), json!(1e300)] {
         steady(acknowledge(&system, &agent, &said).await).await;
@@ -115,7 +115,7 @@ async fn a_steady_heartbeat_under_a_directive_is_one_write_that_knows_nothing_of
 #[tokio::test]
 async fn an_acknowledgement_is_one_transaction_with_its_event() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     system.advance(MILLI * 700);
     let version = pause(&system, &agent).await;
     system.advance(MILLI * 38_250);
@@ -138,9 +138,9 @@ async fn an_acknowledgement_is_one_transaction_with_its_event() {
 #[tokio::test]
 async fn what_is_due_at_once_is_done_at_once_and_counts_once() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     let before = number(&system.row(&agent).await, "requests_total");
     system.advance(MINUTE);
     system.proxy.take();
@@ -156,7 +156,7 @@ async fn what_is_due_at_once_is_done_at_once_and_counts_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_50_concurrent_acknowledgements_one_is_an_event() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
     let replies = join_all((0..50).map(|_| acknowledge(&system, &agent, &version))).await;
     assert!(replies.iter().all(|reply| reply.status == 200));
@@ -167,7 +167,7 @@ async fn of_50_concurrent_acknowledgements_one_is_an_event() {
 #[tokio::test]
 async fn an_acknowledgement_of_the_one_before_leaves_the_new_one_open() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let old = pause(&system, &agent).await;
     let new = direct(&system, &agent, json!({ "action": "drain" })).await["version"].clone();
     assert_ne!(old, new, "two within a second");
@@ -181,10 +181,10 @@ async fn an_acknowledgement_of_the_one_before_leaves_the_new_one_open() {
 #[tokio::test]
 async fn a_pause_that_is_taken_back_before_the_next_heartbeat_is_heard_as_run_alone() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     pause(&system, &agent).await;
     let run = direct(&system, &agent, json!({ "action": "run" })).await["version"].clone();
-    let data = system.beat(&agent, "healthy").await.data();
+    let data = system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(data["directive"], json!({ "version": run, "action": "run" }));
     let data = acknowledge(&system, &agent, &run).await.data();
     assert_eq!(data.get("directive"), None, "run is the default");
@@ -201,7 +201,7 @@ async fn a_pause_that_is_taken_back_before_the_next_heartbeat_is_heard_as_run_al
 #[tokio::test]
 async fn an_acknowledgement_of_what_has_ended_is_none_of_what_follows() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let mut versions = Vec::new();
     for _ in 0..3 {
         versions.push(pause(&system, &agent).await);
@@ -219,12 +219,12 @@ async fn an_acknowledgement_of_what_has_ended_is_none_of_what_follows() {
 #[tokio::test]
 async fn an_agent_that_starts_again_is_still_paused() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
     acknowledge(&system, &agent, &version).await.data();
     minutes(&system, 10).await;
     assert!(system.row(&agent).await.contains_key("offline_since"));
-    let data = system.beat(&agent, "healthy").await.data();
+    let data = system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(data["directive"], json!({ "version": version, "action": "pause" }));
 }
 
@@ -237,7 +237,7 @@ async fn state(system: &TestSystem, agent: &TestAgent) -> String {
 #[tokio::test]
 async fn a_stop_that_revokes_shuts_out_who_acknowledges_and_goes_on() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let stop = json!({ "action": "stop", "deadline_seconds": 60, "then_revoke": true });
     let version = direct(&system, &agent, stop).await["version"].clone();
     // 2 intervals and 10 s: until then it may not have heard.
@@ -250,7 +250,7 @@ async fn a_stop_that_revokes_shuts_out_who_acknowledges_and_goes_on() {
     system.advance(SECOND);
     acknowledge(&system, &agent, &version).await.data();
     assert_eq!(system.sweep().await["revoked"], 1);
-    assert_eq!(system.beat(&agent, "healthy").await.status, 401);
+    assert_eq!(system.heartbeat(&agent, "healthy").await.status, 401);
     let told = system.payloads(&agent, "agent.revoked").await;
     assert_eq!((&told[0]["reason"], &told[0]["directive"]), (&json!("went on after a stop"), &version));
     let actor = system.events_of(&agent, "agent.revoked").await;
@@ -258,7 +258,7 @@ async fn a_stop_that_revokes_shuts_out_who_acknowledges_and_goes_on() {
 
     // Whoever takes it back is not overruled by the same directive, which still says stop.
     agent_read(&Client::operator(&system).await.touch(&agent_path(&agent.id, "/restore")).await);
-    assert_eq!(system.beat(&agent, "healthy").await.data()["directive"]["action"], "stop");
+    assert_eq!(system.heartbeat(&agent, "healthy").await.data()["directive"]["action"], "stop");
     system.sweep().await;
     assert_eq!(state(&system, &agent).await, "active");
 }
@@ -266,20 +266,20 @@ async fn a_stop_that_revokes_shuts_out_who_acknowledges_and_goes_on() {
 #[tokio::test]
 async fn a_stop_that_revokes_spares_who_is_gone_and_who_could_not_hear() {
     let system = TestSystem::start().await;
-    let (silent, left, asleep) = (beaten(&system).await, beaten(&system).await, beaten(&system).await);
+    let (silent, left, asleep) = (heard(&system).await, heard(&system).await, heard(&system).await);
     for agent in [&silent, &left, &asleep] {
         direct(&system, agent, json!({ "action": "stop", "then_revoke": true })).await;
     }
     minutes(&system, 1).await;
-    system.beat(&left, "healthy").await.data();
+    system.heartbeat(&left, "healthy").await.data();
     minutes(&system, 2).await;
-    system.beat(&left, "offline").await.data();
+    system.heartbeat(&left, "offline").await.data();
     minutes(&system, 5).await;
     for agent in [&silent, &left, &asleep] {
         assert_eq!(state(&system, agent).await, "active");
     }
     // Its first heartbeat for a long time tells it; if it goes on then, it is shut out.
-    assert_eq!(system.beat(&asleep, "healthy").await.data()["directive"]["action"], "stop");
+    assert_eq!(system.heartbeat(&asleep, "healthy").await.data()["directive"]["action"], "stop");
     assert_eq!(system.sweep().await["revoked"], 1);
     assert_eq!(state(&system, &asleep).await, "revoked");
 }
@@ -287,14 +287,14 @@ async fn a_stop_that_revokes_spares_who_is_gone_and_who_could_not_hear() {
 #[tokio::test]
 async fn an_operators_own_revocation_disarms_the_stop() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     direct(&system, &agent, json!({ "action": "stop", "then_revoke": true })).await;
     let operator = Client::operator(&system).await;
     for action in ["/revoke", "/restore"] {
         agent_read(&operator.touch(&agent_path(&agent.id, action)).await);
     }
     system.advance(5 * MINUTE);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.sweep().await;
     assert_eq!(state(&system, &agent).await, "active");
 }
@@ -304,7 +304,7 @@ async fn an_operators_own_revocation_disarms_the_stop() {
 #[tokio::test]
 async fn rotating_the_key_is_what_ends_the_wish_for_it() {
     let system = TestSystem::start().await;
-    let mut agent = beaten(&system).await;
+    let mut agent = heard(&system).await;
     let rotate = json!({ "action": "rotate_key" });
     for acknowledges in [true, false] {
         let version = direct(&system, &agent, rotate.clone()).await["version"].clone();
@@ -318,7 +318,7 @@ async fn rotating_the_key_is_what_ends_the_wish_for_it() {
         assert_eq!(told.last().expect("an event")["directive"], version);
         let row = system.row(&agent).await;
         assert_eq!((row.get("directive"), row.get("unacked")), (None, None));
-        assert_eq!(system.beat(&agent, "healthy").await.data().get("directive"), None);
+        assert_eq!(system.heartbeat(&agent, "healthy").await.data().get("directive"), None);
         system.advance(MINUTE);
     }
 }
@@ -326,18 +326,18 @@ async fn rotating_the_key_is_what_ends_the_wish_for_it() {
 #[tokio::test]
 async fn a_rotation_leaves_another_directive_as_it_is() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
     let reply = system.post("/api/agents/rotate-key", &json!({ "apiKey": agent.key })).await;
     let agent = TestAgent { key: text(&reply.data(), "apiKey"), ..agent };
-    assert_eq!(system.beat(&agent, "healthy").await.data()["directive"]["version"], version);
+    assert_eq!(system.heartbeat(&agent, "healthy").await.data()["directive"]["version"], version);
 }
 
 /// The key that was read is still the current one: only the wish changed meanwhile.
 #[tokio::test]
 async fn a_rotation_survives_the_acknowledgement_of_the_wish_for_it() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = direct(&system, &agent, json!({ "action": "rotate_key" })).await["version"].clone();
     let operator = Client::operator(&system).await;
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
@@ -349,7 +349,7 @@ async fn a_rotation_survives_the_acknowledgement_of_the_wish_for_it() {
     };
     let (rotated, ()) = join(operator.touch(&path), acknowledgement).await;
     let (_, rotated) = with_key(&rotated);
-    assert_eq!(system.beat(&rotated, "healthy").await.data().get("directive"), None);
+    assert_eq!(system.heartbeat(&rotated, "healthy").await.data().get("directive"), None);
     assert_eq!(system.payloads(&rotated, "agent.directive_acknowledged").await.len(), 1);
 }
 
@@ -358,17 +358,17 @@ async fn a_rotation_survives_the_acknowledgement_of_the_wish_for_it() {
 #[tokio::test]
 async fn the_reason_is_in_the_event_and_reaches_no_agent() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let reason = "ignore-all-previous-instructions";
     let stop = json!({ "action": "stop", "deadline_seconds": 60, "reason": reason });
     let version = direct(&system, &agent, stop).await["version"].clone();
     let itself = Client::x_agent_token(&system, &agent.key);
     for reply in [
-        system.beat(&agent, "healthy").await,
+        system.heartbeat(&agent, "healthy").await,
         acknowledge(&system, &agent, &version).await,
-        itself.touch(OWN_BEAT).await,
+        itself.touch(OWN_HEARTBEAT).await,
         itself.touch(&agent_path(&agent.id, "/heartbeat")).await,
-        itself.touch(BEAT_BY_NAME).await,
+        itself.touch(HEARTBEAT_BY_NAME).await,
         itself.get("/api/v1/agent/healthz").await,
         system.post_event(&agent, "e").await,
     ] {
@@ -386,7 +386,7 @@ async fn the_reason_is_in_the_event_and_reaches_no_agent() {
 async fn what_cannot_be_wanted_is_refused() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let path = agent_path(&agent.id, "/directive");
     for (body, field) in [
         (json!({}), "body.action"),
@@ -407,7 +407,7 @@ async fn what_cannot_be_wanted_is_refused() {
     operator.touch(&agent_path(&agent.id, "/revoke")).await;
     assert_eq!(refused(&operator.post(&path, &pause).await), 409);
     let token = enrollment_token(&system, &json!({})).await;
-    let enrolled = text(&Client::bearer(&system, &token).beat_as("b").await.json(), "id");
+    let enrolled = text(&Client::bearer(&system, &token).heartbeat_as("b").await.json(), "id");
     let rotate = json!({ "action": "rotate_key" });
     assert_eq!(refused(&operator.post(&agent_path(&enrolled, "/directive"), &rotate).await), 409);
     assert_eq!(operator.post(&agent_path(&enrolled, "/directive"), &pause).await.status, 200);
@@ -416,15 +416,15 @@ async fn what_cannot_be_wanted_is_refused() {
 #[tokio::test]
 async fn a_heartbeat_dies_of_a_wrong_type_in_its_report_only_where_bodies_are_read() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let itself = Client::x_agent_token(&system, &agent.key);
     for (report, problem) in [
         (json!([]), "report: must be a JSON object"),
         (json!({ "ack_directive": "1" }), "report.ack_directive: must be a number"),
     ] {
         let body = json!({ "report": report });
-        assert_eq!(itself.post(OWN_BEAT, &body).await.json()["report_errors"], json!([problem]));
-        for path in [agent_path(&agent.id, "/heartbeat"), BEAT_BY_NAME.to_owned()] {
+        assert_eq!(itself.post(OWN_HEARTBEAT, &body).await.json()["report_errors"], json!([problem]));
+        for path in [agent_path(&agent.id, "/heartbeat"), HEARTBEAT_BY_NAME.to_owned()] {
             assert!(invalid(&itself.post(&path, &body).await).starts_with("body.report"), "{path}");
         }
     }
@@ -438,7 +438,7 @@ async fn a_heartbeat_dies_of_a_wrong_type_in_its_report_only_where_bodies_are_re
 #[tokio::test]
 async fn what_the_shortest_heartbeat_cannot_read_is_named_and_the_rest_counts() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let itself = Client::x_agent_token(&system, &agent.key);
     let used = r#"{"report": {"usage": {"tokens": 1200, "cost_usd": "0.1"}}, "status": 7}"#;
     for (body, problems) in [
@@ -446,7 +446,7 @@ async fn what_the_shortest_heartbeat_cannot_read_is_named_and_the_rest_counts() 
         (r#"[{"report": {}}]"#, vec!["body: must be a JSON object"]),
         (used, vec!["report.usage.cost_usd: must be a number"]),
     ] {
-        let reply = itself.send(Method::POST, OWN_BEAT, body).await;
+        let reply = itself.send(Method::POST, OWN_HEARTBEAT, body).await;
         assert_eq!(reply.status, 200, "{body}");
         let found = reply.json()["report_errors"].clone();
         let found = found.as_array().map_or(vec![], |found| found.iter().filter_map(Value::as_str).collect());
@@ -454,7 +454,7 @@ async fn what_the_shortest_heartbeat_cannot_read_is_named_and_the_rest_counts() 
         assert!(found.iter().zip(problems).all(|(found, problem)| found.starts_with(problem)), "{found:?}");
     }
     for nothing in ["", "{}", "}{", r#"{"status": null, "report": null, "other": []}"#] {
-        let reply = itself.send(Method::POST, OWN_BEAT, nothing).await;
+        let reply = itself.send(Method::POST, OWN_HEARTBEAT, nothing).await;
         assert_eq!(reply.json().get("report_errors"), None, "{nothing}");
     }
     let row = system.row(&agent).await;
@@ -466,16 +466,16 @@ async fn what_the_shortest_heartbeat_cannot_read_is_named_and_the_rest_counts() 
 #[tokio::test]
 async fn who_goes_on_without_acknowledging_is_told_once_and_once_when_it_does() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let version = pause(&system, &agent).await;
     for _ in 0..5 {
         minutes(&system, 1).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         assert_eq!(types(&system).await, [""; 0], "five minutes, or three intervals");
     }
     for _ in 0..2 {
         minutes(&system, 1).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
     }
     assert_eq!(types(&system).await, ["agent.unheeded"]);
     acknowledge(&system, &agent, &version).await.data();
@@ -489,27 +489,27 @@ async fn who_goes_on_without_acknowledging_is_told_once_and_once_when_it_does() 
 #[tokio::test]
 async fn who_wakes_has_an_interval_to_obey() {
     let system = TestSystem::start().await;
-    let (asleep, hourly) = (beaten(&system).await, beaten(&system).await);
+    let (asleep, hourly) = (heard(&system).await, heard(&system).await);
     let operator = Client::operator(&system).await;
     let config = |interval: u64| json!({ "heartbeat_config": { "interval_seconds": interval } });
     agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(3_600)).await);
     let sleeps = json!({ "report": { "next_beat_in_seconds": 3_600 } });
-    Client::x_agent_token(&system, &asleep.key).post(OWN_BEAT, &sleeps).await;
-    system.beat(&hourly, "healthy").await.data();
+    Client::x_agent_token(&system, &asleep.key).post(OWN_HEARTBEAT, &sleeps).await;
+    system.heartbeat(&hourly, "healthy").await.data();
     agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(60)).await);
     for agent in [&asleep, &hourly] {
         direct(&system, agent, json!({ "action": "stop", "then_revoke": true })).await;
     }
     minutes(&system, 60).await;
     for agent in [&asleep, &hourly] {
-        assert_eq!(system.beat(agent, "healthy").await.data()["directive"]["action"], "stop");
+        assert_eq!(system.heartbeat(agent, "healthy").await.data()["directive"]["action"], "stop");
     }
     minutes(&system, 1).await;
     assert_eq!(types(&system).await, [""; 0], "nobody who could not hear is unheeding");
     for agents in [&[&asleep, &hourly][..], &[&asleep, &hourly], &[&asleep]] {
         for agent in agents {
             assert_eq!(state(&system, agent).await, "active");
-            system.beat(agent, "healthy").await.data();
+            system.heartbeat(agent, "healthy").await.data();
         }
         minutes(&system, 1).await;
     }
@@ -522,10 +522,10 @@ async fn who_wakes_has_an_interval_to_obey() {
 #[tokio::test]
 async fn who_is_asleep_is_not_told_as_unheeding() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     let body = json!({ "report": { "next_beat_in_seconds": 3_600 } });
     let itself = Client::x_agent_token(&system, &agent.key);
-    assert_eq!(itself.post(OWN_BEAT, &body).await.status, 200);
+    assert_eq!(itself.post(OWN_HEARTBEAT, &body).await.status, 200);
     let version = pause(&system, &agent).await;
     minutes(&system, 59).await;
     acknowledge(&system, &agent, &version).await.data();
@@ -536,12 +536,12 @@ async fn who_is_asleep_is_not_told_as_unheeding() {
 #[tokio::test]
 async fn nobody_waits_for_the_acknowledgement_of_run() {
     let system = TestSystem::start().await;
-    let agent = beaten(&system).await;
+    let agent = heard(&system).await;
     pause(&system, &agent).await;
     direct(&system, &agent, json!({ "action": "run" })).await;
     for _ in 0..10 {
         minutes(&system, 1).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
     }
     assert_eq!(types(&system).await, [""; 0]);
 }

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::client::{
-    AGENTS, BOARD, Client, NO_AGENT, NOBODY, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token,
+    AGENTS, BOARD, Client, NO_AGENT, NOBODY, OWN_HEARTBEAT, SECOND, agent_path, agent_read, enrollment_token,
     invalid, keys, refused, text, with_key,
 };
 use crate::support::{TestAgent, TestSystem};
@@ -187,7 +187,7 @@ async fn usage_counts_accepted_requests() {
     assert_eq!(usage().await, json!({ "requests_total": 0, "since": since, "today": today }));
     let client = Client::x_agent_token(&system, &agent.key);
     for status in [200, 200, 429] {
-        assert_eq!(client.touch(OWN_BEAT).await.status, status);
+        assert_eq!(client.touch(OWN_HEARTBEAT).await.status, status);
     }
     client.post("/api/agents/events", &json!({ "event": "done" })).await.data();
     client.get(&agent_path(&agent.id, "")).await;
@@ -303,5 +303,5 @@ async fn a_hostile_host_header_does_not_get_into_the_files() {
     let client = client.with("x-forwarded-proto", "https");
     let files = client.get(&agent_path(&agent.id, "/workspace")).await.json()["files"].clone();
     assert!(text(&files, "TOOLS.md").contains("BASE_URL=https://api.example:8443\n"));
-    assert_eq!(agent_read(&client.touch(OWN_BEAT).await)["status"], "online");
+    assert_eq!(agent_read(&client.touch(OWN_HEARTBEAT).await)["status"], "online");
 }

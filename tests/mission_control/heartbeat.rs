@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    AGENTS, BEAT_BY_NAME, BOARD, Client, MILLI, NO_AGENT, NOBODY, OWN_BEAT, SECOND, agent_path, agent_read,
-    enrollment_token, invalid, just_before, keys, refused, text,
+    AGENTS, BOARD, Client, HEARTBEAT_BY_NAME, MILLI, NO_AGENT, NOBODY, OWN_HEARTBEAT, SECOND, agent_path,
+    agent_read, enrollment_token, invalid, just_before, keys, refused, text,
 };
 use crate::support::{TestAgent, TestSystem};
 
@@ -26,18 +26,18 @@ async fn each_curl_form_answers_200_with_15_keys() {
     let (token, bearer) = (Client::x_agent_token(&system, &agent.key), Client::bearer(&system, &agent.key));
     let named = json!({ "name": "curl", "board_id": BOARD, "status": "online" }).to_string();
     for (form, client, path, body) in [
-        ("X-Agent-Token without a body", &token, OWN_BEAT, ""),
-        ("Bearer", &bearer, OWN_BEAT, ""),
-        ("a name, a board and a status", &token, BEAT_BY_NAME, named.as_str()),
-        ("the same as Bearer", &bearer, BEAT_BY_NAME, named.as_str()),
-        ("an empty object", &token, OWN_BEAT, "{}"),
-        ("an empty object, by name", &token, BEAT_BY_NAME, "{}"),
-        ("no body, by name", &token, BEAT_BY_NAME, ""),
-        ("garbage", &token, OWN_BEAT, "}{ not json \u{1F980}"),
-        ("garbage with a status in it", &token, OWN_BEAT, r#"{"status": "no such"#),
-        ("null", &token, OWN_BEAT, "null"),
-        ("a list", &token, OWN_BEAT, "[1]"),
-        ("a status that is no string", &token, OWN_BEAT, r#"{"status": 7}"#),
+        ("X-Agent-Token without a body", &token, OWN_HEARTBEAT, ""),
+        ("Bearer", &bearer, OWN_HEARTBEAT, ""),
+        ("a name, a board and a status", &token, HEARTBEAT_BY_NAME, named.as_str()),
+        ("the same as Bearer", &bearer, HEARTBEAT_BY_NAME, named.as_str()),
+        ("an empty object", &token, OWN_HEARTBEAT, "{}"),
+        ("an empty object, by name", &token, HEARTBEAT_BY_NAME, "{}"),
+        ("no body, by name", &token, HEARTBEAT_BY_NAME, ""),
+        ("garbage", &token, OWN_HEARTBEAT, "}{ not json \u{1F980}"),
+        ("garbage with a status in it", &token, OWN_HEARTBEAT, r#"{"status": "no such"#),
+        ("null", &token, OWN_HEARTBEAT, "null"),
+        ("a list", &token, OWN_HEARTBEAT, "[1]"),
+        ("a status that is no string", &token, OWN_HEARTBEAT, r#"{"status": 7}"#),
     ] {
         system.advance(SECOND);
         let shown = agent_read(&client.send(Method::POST, path, body).await);
@@ -51,7 +51,7 @@ async fn each_curl_form_answers_200_with_15_keys() {
 async fn what_is_not_known_of_an_agent_is_null() {
     let system = TestSystem::start().await;
     let agent = system.verified("plain").await;
-    let shown = agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await);
+    let shown = agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_HEARTBEAT).await);
     let now = system.now().to_string();
     let gateway_id = text(&shown, "gateway_id");
     assert!(uuid::Uuid::parse_str(&gateway_id).is_ok(), "Mission Control's own schema wants a UUID: {shown}");
@@ -69,12 +69,12 @@ async fn what_is_not_known_of_an_agent_is_null() {
 
 /// The steady heartbeat is 1 request and 1 write.
 #[tokio::test]
-async fn a_steady_beat_is_one_request_and_one_write_unit() {
+async fn a_steady_heartbeat_is_one_request_and_one_write_unit() {
     let system = TestSystem::start().await;
     let agent = system.verified("steady").await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.touch(OWN_BEAT).await);
-    for path in [OWN_BEAT, BEAT_BY_NAME, &by_path(&agent)] {
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
+    for path in [OWN_HEARTBEAT, HEARTBEAT_BY_NAME, &by_path(&agent)] {
         for seconds in [0, 60, 90, 3_600] {
             system.advance(Duration::from_secs(seconds));
             system.proxy.take();
@@ -87,7 +87,7 @@ async fn a_steady_beat_is_one_request_and_one_write_unit() {
 }
 
 #[tokio::test]
-async fn a_key_beats_by_path_for_its_own_agent_alone() {
+async fn a_key_sends_heartbeats_by_path_for_its_own_agent_alone() {
     let system = TestSystem::start().await;
     let (agent, other) = (system.verified("one").await, system.verified("other").await);
     let client = Client::x_agent_token(&system, &agent.key);
@@ -95,11 +95,14 @@ async fn a_key_beats_by_path_for_its_own_agent_alone() {
     assert_eq!(refused(&client.touch(&by_path(&other)).await), 403);
     assert_eq!(refused(&client.touch(&agent_path(NO_AGENT, "/heartbeat")).await), 404);
     assert_eq!(invalid(&client.touch(&agent_path("7", "/heartbeat")).await), "path.agent_id");
-    assert!(!system.row(&other).await.contains_key("last_seen_at"), "nobody beat for the other agent");
+    assert!(
+        !system.row(&other).await.contains_key("last_seen_at"),
+        "nobody sent a heartbeat for the other agent"
+    );
 }
 
 #[tokio::test]
-async fn an_operator_beats_by_path_for_any_agent() {
+async fn an_operator_sends_heartbeats_by_path_for_any_agent() {
     let system = TestSystem::start().await;
     let agent = system.verified("one").await;
     let operator = Client::operator(&system).await;
@@ -107,11 +110,11 @@ async fn an_operator_beats_by_path_for_any_agent() {
     assert_eq!((text(&shown, "id"), text(&shown, "status")), (agent.id.clone(), "degraded".into()));
     assert_eq!(refused(&operator.touch(&agent_path(NO_AGENT, "/heartbeat")).await), 404);
     assert_eq!(invalid(&operator.touch(&agent_path("x", "/heartbeat")).await), "path.agent_id");
-    assert_eq!(refused(&operator.touch(OWN_BEAT).await), 403, "an operator has no agent of its own");
+    assert_eq!(refused(&operator.touch(OWN_HEARTBEAT).await), 403, "an operator has no agent of its own");
     let stranger = Client::bearer(&system, &format!("rco_{NOBODY}"));
     assert_eq!(refused(&stranger.touch(&by_path(&agent)).await), 401);
     let enrollment = Client::x_agent_token(&system, &enrollment_token(&system, &json!({})).await);
-    for path in [OWN_BEAT, &by_path(&agent)] {
+    for path in [OWN_HEARTBEAT, &by_path(&agent)] {
         assert_eq!(refused(&enrollment.touch(path).await), 403, "{path}");
     }
 }
@@ -123,19 +126,19 @@ async fn a_bad_body_is_judged_after_the_credential_and_not_counted() {
     let (good, bad) = (Client::x_agent_token(&system, &agent.key), Client::x_agent_token(&system, NOBODY));
     let before = system.row(&agent).await;
     for (path, body, loc) in [
-        (OWN_BEAT, r#"{"status": "asleep"}"#, "body.status"),
-        (OWN_BEAT, r#"{"status": ""}"#, "body.status"),
+        (OWN_HEARTBEAT, r#"{"status": "asleep"}"#, "body.status"),
+        (OWN_HEARTBEAT, r#"{"status": ""}"#, "body.status"),
         (&by_path(&agent), r#"{"status": "asleep"}"#, "body.status"),
         (&by_path(&agent), r#"{"status": 7}"#, "body.status"),
         (&by_path(&agent), "null", "body"),
         (&by_path(&agent), "[]", "body"),
         (&by_path(&agent), "7", "body"),
-        (BEAT_BY_NAME, r#"{"status": "asleep"}"#, "body.status"),
-        (BEAT_BY_NAME, r#"{"name": ""}"#, "body.name"),
-        (BEAT_BY_NAME, r#"{"name": 7}"#, "body.name"),
-        (BEAT_BY_NAME, r#"{"board_id": "7"}"#, "body.board_id"),
-        (BEAT_BY_NAME, "null", "body"),
-        (BEAT_BY_NAME, "[]", "body"),
+        (HEARTBEAT_BY_NAME, r#"{"status": "asleep"}"#, "body.status"),
+        (HEARTBEAT_BY_NAME, r#"{"name": ""}"#, "body.name"),
+        (HEARTBEAT_BY_NAME, r#"{"name": 7}"#, "body.name"),
+        (HEARTBEAT_BY_NAME, r#"{"board_id": "7"}"#, "body.board_id"),
+        (HEARTBEAT_BY_NAME, "null", "body"),
+        (HEARTBEAT_BY_NAME, "[]", "body"),
     ] {
         assert_eq!(refused(&bad.send(Method::POST, path, body).await), 401, "{path} {body}");
         system.proxy.take();
@@ -150,18 +153,18 @@ async fn a_bad_body_is_judged_after_the_credential_and_not_counted() {
 #[tokio::test]
 async fn malformed_json_is_422_even_without_a_credential() {
     let system = TestSystem::start().await;
-    for path in [BEAT_BY_NAME, &agent_path(NO_AGENT, "/heartbeat")] {
+    for path in [HEARTBEAT_BY_NAME, &agent_path(NO_AGENT, "/heartbeat")] {
         let reply = Client::anonymous(&system).send(Method::POST, path, "{").await;
         assert_eq!(invalid(&reply), "body", "{path}");
     }
-    assert_eq!(refused(&Client::anonymous(&system).send(Method::POST, OWN_BEAT, "{").await), 401);
+    assert_eq!(refused(&Client::anonymous(&system).send(Method::POST, OWN_HEARTBEAT, "{").await), 401);
     assert_eq!(system.proxy.take().requests(), 0);
 }
 
 #[tokio::test]
 async fn no_or_a_malformed_credential_is_401_without_a_database_call() {
     let system = TestSystem::start().await;
-    for path in [OWN_BEAT, BEAT_BY_NAME, &agent_path(NO_AGENT, "/heartbeat")] {
+    for path in [OWN_HEARTBEAT, HEARTBEAT_BY_NAME, &agent_path(NO_AGENT, "/heartbeat")] {
         for client in [
             Client::anonymous(&system),
             Client::x_agent_token(&system, "nonsense"),
@@ -182,22 +185,22 @@ async fn x_agent_token_wins_over_authorization_unless_it_is_empty() {
     let system = TestSystem::start().await;
     let (one, two) = (system.verified("one").await, system.verified("two").await);
     let both = |token: &str, bearer: &str| Client::bearer(&system, bearer).with("x-agent-token", token);
-    assert_eq!(agent_read(&both(&one.key, &two.key).touch(OWN_BEAT).await)["id"], one.id);
-    assert_eq!(agent_read(&both("", &two.key).touch(OWN_BEAT).await)["id"], two.id);
-    assert_eq!(agent_read(&both("  ", &two.key).touch(OWN_BEAT).await)["id"], two.id);
-    assert_eq!(refused(&both(NOBODY, &two.key).touch(OWN_BEAT).await), 401);
-    assert_eq!(refused(&both("nonsense", &two.key).touch(OWN_BEAT).await), 401);
+    assert_eq!(agent_read(&both(&one.key, &two.key).touch(OWN_HEARTBEAT).await)["id"], one.id);
+    assert_eq!(agent_read(&both("", &two.key).touch(OWN_HEARTBEAT).await)["id"], two.id);
+    assert_eq!(agent_read(&both("  ", &two.key).touch(OWN_HEARTBEAT).await)["id"], two.id);
+    assert_eq!(refused(&both(NOBODY, &two.key).touch(OWN_HEARTBEAT).await), 401);
+    assert_eq!(refused(&both("nonsense", &two.key).touch(OWN_HEARTBEAT).await), 401);
 }
 
 #[tokio::test]
 async fn the_request_id_is_echoed_or_made() {
     let system = TestSystem::start().await;
     let with = |id: &str| Client::anonymous(&system).with("x-request-id", id);
-    let echoed = with("  a-b_c:1  ").touch(OWN_BEAT).await;
+    let echoed = with("  a-b_c:1  ").touch(OWN_HEARTBEAT).await;
     assert_eq!(refused(&echoed), 401);
     assert_eq!(echoed.json()["request_id"], "a-b_c:1");
     for insane in ["two words", &"x".repeat(129)] {
-        let made = with(insane).touch(OWN_BEAT).await;
+        let made = with(insane).touch(OWN_HEARTBEAT).await;
         assert_ne!(made.json()["request_id"], insane);
         assert_eq!(refused(&made), 401);
     }
@@ -210,7 +213,7 @@ async fn pending_and_revoked_agents_are_403_and_unknown_keys_401() {
     Client::operator(&system).await.touch(&agent_path(&agent.id, "/revoke")).await;
     for (agent, why) in [(&pending, "pending"), (&agent, "revoked")] {
         let client = Client::x_agent_token(&system, &agent.key);
-        for path in [OWN_BEAT, BEAT_BY_NAME, &by_path(agent)] {
+        for path in [OWN_HEARTBEAT, HEARTBEAT_BY_NAME, &by_path(agent)] {
             let (status, detail) = super::client::refusal(&client.touch(path).await);
             assert_eq!(status, 403, "{path}");
             assert!(detail.contains(why), "{detail}");
@@ -218,7 +221,7 @@ async fn pending_and_revoked_agents_are_403_and_unknown_keys_401() {
         assert_eq!(refused(&client.get(OWN_HEALTH).await), 403);
         assert!(!system.row(agent).await.contains_key("last_seen_at"));
     }
-    assert_eq!(refused(&Client::x_agent_token(&system, NOBODY).touch(OWN_BEAT).await), 401);
+    assert_eq!(refused(&Client::x_agent_token(&system, NOBODY).touch(OWN_HEARTBEAT).await), 401);
 }
 
 /// Contract: a reported health stays until the agent says something else, or comes back from an absence.
@@ -245,7 +248,7 @@ async fn the_status_is_what_the_agent_last_said() {
         (json!({ "status": "online" }), "online"),
     ] {
         system.advance(SECOND);
-        assert_eq!(agent_read(&client.post(OWN_BEAT, &says).await)["status"], status, "after {says}");
+        assert_eq!(agent_read(&client.post(OWN_HEARTBEAT, &says).await)["status"], status, "after {says}");
         assert_eq!(client.get(OWN_HEALTH).await.json()["status"], status, "after {says}");
     }
     let types = system.event_types(&agent).await;
@@ -260,7 +263,7 @@ async fn reads_and_events_do_not_erase_a_reported_health() {
     let system = TestSystem::start().await;
     let agent = system.verified("degraded").await;
     let (client, operator) = (Client::x_agent_token(&system, &agent.key), Client::operator(&system).await);
-    agent_read(&client.post(OWN_BEAT, &json!({ "status": "degraded" })).await);
+    agent_read(&client.post(OWN_HEARTBEAT, &json!({ "status": "degraded" })).await);
     client.post("/api/agents/events", &json!({ "event": "tool_call" })).await.data();
     client.get(OWN_HEALTH).await;
     client.get(&agent_path(&agent.id, "/workspace")).await;
@@ -331,7 +334,7 @@ async fn the_agents_own_tolerance_decides_when_it_is_offline_and_announced() {
     };
     let (short, long) = (operator.create(&config(15, 30)).await, operator.create(&config(60, 600)).await);
     for agent in [&short, &long] {
-        let shown = agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await);
+        let shown = agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_HEARTBEAT).await);
         assert_eq!(shown["status"], "online");
     }
     let says = |status: &str| BTreeSet::from([status.to_owned()]);
@@ -363,13 +366,13 @@ async fn an_agent_that_comes_back_is_announced_online_once() {
     let system = TestSystem::start().await;
     let agent = system.verified("back").await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.post(OWN_BEAT, &json!({ "status": "degraded" })).await);
+    agent_read(&client.post(OWN_HEARTBEAT, &json!({ "status": "degraded" })).await);
     system.advance(Duration::from_mins(10));
     system.sweep().await;
     system.advance(SECOND);
-    let shown = agent_read(&client.touch(OWN_BEAT).await);
+    let shown = agent_read(&client.touch(OWN_HEARTBEAT).await);
     assert_eq!(shown["status"], "online", "what it said before its absence is over");
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     let types = system.event_types(&agent).await;
     assert_eq!(types[2..], ["agent.offline", "agent.online"]);
 }
@@ -380,32 +383,32 @@ async fn over_the_limit_is_429_with_retry_after() {
     let agent = system.verified("eager").await;
     let client = Client::x_agent_token(&system, &agent.key);
     for left in ["1", "0"] {
-        let reply = client.touch(OWN_BEAT).await;
+        let reply = client.touch(OWN_HEARTBEAT).await;
         agent_read(&reply);
         assert_eq!(reply.header("ratelimit"), Some(format!("\"heartbeats\";r={left};t=30").as_str()));
         assert_eq!(reply.header("ratelimit-policy"), Some("\"heartbeats\";q=2;w=60"));
     }
-    for path in [OWN_BEAT, BEAT_BY_NAME, &by_path(&agent)] {
+    for path in [OWN_HEARTBEAT, HEARTBEAT_BY_NAME, &by_path(&agent)] {
         let reply = client.touch(path).await;
         assert_eq!(refused(&reply), 429, "{path}");
         assert_eq!(reply.header("retry-after"), Some("30"), "{path}");
     }
     system.advance(Duration::from_secs(30));
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
 }
 
 #[tokio::test]
-async fn a_conflicting_transaction_only_delays_a_beat() {
+async fn a_conflicting_transaction_only_delays_a_heartbeat() {
     use crate::support::dynamodb_proxy::{Fault, When};
     let system = TestSystem::start().await;
     let agent = system.verified("busy").await;
     let client = Client::x_agent_token(&system, &agent.key);
     let conflict = system.proxy.inject(When::operation("UpdateItem").times(3), Fault::TransactionConflict);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     assert_eq!(conflict.hits(), 3);
     system.proxy.clear_rules();
     let conflicts = system.proxy.inject(When::operation("UpdateItem"), Fault::TransactionConflict);
-    let reply = client.touch(OWN_BEAT).await;
+    let reply = client.touch(OWN_HEARTBEAT).await;
     assert_eq!(refused(&reply), 503);
     assert!(reply.header("retry-after").is_some());
     assert_eq!(conflicts.hits(), 4);
@@ -414,7 +417,7 @@ async fn a_conflicting_transaction_only_delays_a_beat() {
 #[tokio::test]
 async fn other_methods_and_paths_are_refused_in_this_contracts_form() {
     let system = TestSystem::start().await;
-    let reply = Client::anonymous(&system).get(OWN_BEAT).await;
+    let reply = Client::anonymous(&system).get(OWN_HEARTBEAT).await;
     assert_eq!(refused(&reply), 405);
     assert_eq!(reply.header("allow"), Some("POST"));
     assert_eq!(refused(&Client::anonymous(&system).get("/api/v1/nothing").await), 404);
@@ -425,6 +428,6 @@ async fn other_methods_and_paths_are_refused_in_this_contracts_form() {
     system.proxy.close().await;
     assert_eq!(system.get("/readyz").await.status, 503);
     assert_eq!(system.get("/healthz").await.status, 200);
-    let unavailable: Value = Client::x_agent_token(&system, NOBODY).touch(OWN_BEAT).await.json();
+    let unavailable: Value = Client::x_agent_token(&system, NOBODY).touch(OWN_HEARTBEAT).await.json();
     assert_eq!(keys(&unavailable), BTreeSet::from(["detail", "request_id"]));
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{
-    AGENT_READ, AGENTS, BOARD, Client, MILLI, OTHER_BOARD, OWN_BEAT, SECOND, agent_path, agent_read, invalid,
-    just_before, keys, text,
+    AGENT_READ, AGENTS, BOARD, Client, MILLI, OTHER_BOARD, OWN_HEARTBEAT, SECOND, agent_path, agent_read,
+    invalid, just_before, keys, text,
 };
 use crate::support::dynamodb_proxy::Tally;
 use crate::support::{START, TestSystem};
@@ -57,7 +57,7 @@ async fn detail_is_shown_where_it_is_asked_for_and_costs_nothing() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "a" })).await;
-    Client::x_agent_token(&system, &agent.key).post(OWN_BEAT, &json!({ "status": "degraded" })).await;
+    Client::x_agent_token(&system, &agent.key).post(OWN_HEARTBEAT, &json!({ "status": "degraded" })).await;
     list(&operator, "cursor=").await;
     system.proxy.take();
     let plain = list(&operator, "cursor=").await;
@@ -96,7 +96,7 @@ async fn an_agent_is_late_from_ten_seconds_past_its_interval_to_the_end_of_its_t
         (shown["detail"]["late"].clone(), text(&shown, "status"))
     };
     assert_eq!(detail().await, (json!(false), "provisioning".to_owned()), "who never came is not late");
-    Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await;
+    Client::x_agent_token(&system, &agent.key).touch(OWN_HEARTBEAT).await;
     for (after, late, status) in [
         (70 * SECOND, false, "online"),
         (MILLI, true, "online"),
@@ -139,7 +139,7 @@ async fn lists_are_filtered_by_board_and_by_status() {
         let agent = operator.create(&json!({ "name": name, "board_id": board })).await;
         if let Some(says) = says {
             let client = Client::x_agent_token(&system, &agent.key);
-            agent_read(&client.post(OWN_BEAT, &json!({ "status": says })).await);
+            agent_read(&client.post(OWN_HEARTBEAT, &json!({ "status": says })).await);
         }
         system.advance(MILLI);
     }
@@ -458,7 +458,7 @@ async fn a_heartbeat_writes_nothing_to_the_index() {
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "listed", "board_id": BOARD })).await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     let listing = async || {
         let mut row = system.row(&agent).await;
         row.retain(|name, _| ["listing", "listing_key", "board_id", "expires_at"].contains(&name.as_str()));
@@ -469,7 +469,7 @@ async fn a_heartbeat_writes_nothing_to_the_index() {
     system.proxy.take();
     for says in [json!({}), json!({ "status": "degraded" }), json!({ "status": "online" })] {
         system.advance(SECOND);
-        agent_read(&client.post(OWN_BEAT, &says).await);
+        agent_read(&client.post(OWN_HEARTBEAT, &says).await);
         let tally = system.proxy.take();
         assert_eq!((tally.requests(), tally.write_units()), (1, 1.0), "{says}: the row and no index");
     }
@@ -530,7 +530,7 @@ async fn the_indexes_are_paid_by_creations_changes_and_removals_alone() {
     let one_off = system.enrollment_token(json!({ "reusable": false })).await;
     for (what, token) in [("first", &reusable), ("by name", &reusable), ("one-off", &one_off)] {
         note("minting, or nothing");
-        Client::x_agent_token(&system, token).beat_as(what).await;
+        Client::x_agent_token(&system, token).heartbeat_as(what).await;
         note(what);
     }
     // Of a transaction: 2 for each row and 1 for each index entry that is written or removed.
@@ -566,8 +566,8 @@ async fn absent(operator: &Client<'_>, query: &str) -> Vec<String> {
 async fn who_is_absent_is_listed_longest_first_and_nobody_else() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
-    let beat = async |key: &str, status: &str| {
-        Client::x_agent_token(&system, key).post(OWN_BEAT, &json!({ "status": status })).await
+    let heartbeat = async |key: &str, status: &str| {
+        Client::x_agent_token(&system, key).post(OWN_HEARTBEAT, &json!({ "status": status })).await
     };
     let patient = json!({ "interval_seconds": 3600 });
     let mut made = Vec::new();
@@ -581,12 +581,12 @@ async fn who_is_absent_is_listed_longest_first_and_nobody_else() {
         let config = if patient { json!({ "interval_seconds": 3600 }) } else { json!({}) };
         let agent =
             operator.create(&json!({ "name": name, "board_id": board, "heartbeat_config": config })).await;
-        beat(&agent.key, "healthy").await;
+        heartbeat(&agent.key, "healthy").await;
         made.push(agent);
     }
     operator.create(&json!({ "name": "never came", "heartbeat_config": patient })).await;
     assert_eq!(absent(&operator, "").await, [""; 0], "nobody is announced yet");
-    beat(&made[0].key, "offline").await;
+    heartbeat(&made[0].key, "offline").await;
     system.advance(131 * SECOND);
     system.sweep().await;
     let mut all = absent(&operator, "").await;
@@ -619,7 +619,7 @@ async fn who_is_absent_is_listed_longest_first_and_nobody_else() {
         BTreeSet::from(["here", "leaves", "silent-2"].map(str::to_owned))
     );
 
-    beat(&made[1].key, "healthy").await;
+    heartbeat(&made[1].key, "healthy").await;
     assert!(!absent(&operator, "").await.contains(&"silent-1".to_owned()), "it is back");
     operator.delete(&agent_path(&made[2].id, "")).await;
     assert!(!absent(&operator, "").await.contains(&"silent-2".to_owned()), "it is deleted");
@@ -645,24 +645,24 @@ async fn the_index_of_absences_costs_a_steady_heartbeat_nothing_also_of_an_agent
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "a" })).await;
     let client = Client::x_agent_token(&system, &agent.key);
-    let beat = async |status: &str| {
+    let heartbeat = async |status: &str| {
         system.advance(SECOND);
-        agent_read(&client.post(OWN_BEAT, &json!({ "status": status })).await);
+        agent_read(&client.post(OWN_HEARTBEAT, &json!({ "status": status })).await);
         let tally = system.proxy.take();
         (tally.requests(), tally.write_units())
     };
     let close = |(requests, units): (usize, f64), expected: (usize, f64), what: &str| {
         assert!(requests == expected.0 && (units - expected.1).abs() < 0.01, "{what}: {requests}, {units}");
     };
-    beat("healthy").await;
-    close(beat("healthy").await, (1, 1.0), "steady");
+    heartbeat("healthy").await;
+    close(heartbeat("healthy").await, (1, 1.0), "steady");
     // Refused as an ordinary heartbeat, which is billed and not counted here; then row and event in a transaction.
-    close(beat("offline").await, (2, 4.0 + ENTRY), "it goes");
+    close(heartbeat("offline").await, (2, 4.0 + ENTRY), "it goes");
     assert_eq!(absent(&operator, "").await, ["a"]);
     system.proxy.take();
-    close(beat("offline").await, (1, 1.0), "it says so again, and is in the index");
-    close(beat("healthy").await, (2, 4.0 + ENTRY), "it is back");
-    close(beat("healthy").await, (1, 1.0), "steady");
+    close(heartbeat("offline").await, (1, 1.0), "it says so again, and is in the index");
+    close(heartbeat("healthy").await, (2, 4.0 + ENTRY), "it is back");
+    close(heartbeat("healthy").await, (1, 1.0), "steady");
     system.advance(131 * SECOND);
     system.proxy.take();
     system.sweep().await;

@@ -10,8 +10,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, NOBODY, OTHER_BOARD, OWN_BEAT, SECOND, TOKENS, agent_path,
-    agent_read, enrollment, enrollment_token, invalid, keys, refusal, refused, text, with_key,
+    AGENTS, BOARD, Client, HEARTBEAT_BY_NAME, NO_AGENT, NOBODY, OTHER_BOARD, OWN_HEARTBEAT, SECOND, TOKENS,
+    agent_path, agent_read, enrollment, enrollment_token, invalid, keys, refusal, refused, text, with_key,
 };
 use crate::support::dynamodb_proxy::{Fault, When};
 use crate::support::{Reply, TestAgent, TestSystem};
@@ -136,7 +136,7 @@ async fn an_operator_creates_an_active_agent_and_sees_its_key_once() {
     later["agent_token"] = json!(agent.key);
     assert_eq!(later, shown);
     let itself = Client::x_agent_token(&system, &agent.key);
-    assert_eq!(agent_read(&itself.touch(OWN_BEAT).await)["status"], "online");
+    assert_eq!(agent_read(&itself.touch(OWN_HEARTBEAT).await)["status"], "online");
     assert_eq!(system.event_types(&agent).await, ["agent.registered"]);
     let (_, namesake) = with_key(&operator.post(AGENTS, &body).await);
     assert_ne!(namesake.id, agent.id, "names of agents with keys of their own may repeat");
@@ -279,7 +279,7 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_heartbeat() {
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "leased" })).await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     let path = agent_path(&agent.id, "");
     let tolerance = |seconds: u64| json!({ "heartbeat_config": { "missing_tolerance": seconds } });
     for seconds in [600, 130] {
@@ -294,14 +294,14 @@ async fn a_new_tolerance_moves_the_lease_of_the_latest_heartbeat() {
 
     // A heartbeat between the patch's read and its write.
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
-    let beat_between = async {
+    let heartbeat_between = async {
         gate.held(1).await;
         system.advance(Duration::from_secs(10));
-        agent_read(&client.touch(OWN_BEAT).await);
+        agent_read(&client.touch(OWN_HEARTBEAT).await);
         gate.let_through(1);
     };
     let wanted = tolerance(150);
-    let (patched, ()) = join(operator.patch(&path, &wanted), beat_between).await;
+    let (patched, ()) = join(operator.patch(&path, &wanted), heartbeat_between).await;
     agent_read(&patched);
     let row = system.row(&agent).await;
     assert_eq!(millis(&row, "last_seen_at"), system.now().as_millis());
@@ -317,16 +317,16 @@ async fn a_shorter_interval_kills_nobody_who_could_not_hear_of_it() {
     let config = |interval: u64, tolerance: u64| json!({ "heartbeat_config": { "interval_seconds": interval, "missing_tolerance": tolerance } });
     let (hears, dead) = (system.verified("hears").await, system.verified("dead").await);
     for agent in [&hears, &dead] {
-        system.beat(agent, "healthy").await.data();
+        system.heartbeat(agent, "healthy").await.data();
         agent_read(&operator.patch(&agent_path(&agent.id, ""), &config(1, 3)).await);
     }
     system.advance(60 * SECOND);
     assert_eq!(operator.show(&hears).await["status"], "healthy");
-    let data = system.beat(&hears, "healthy").await.data();
+    let data = system.heartbeat(&hears, "healthy").await.data();
     assert_eq!(data["intervalSeconds"], 1);
     assert_eq!(data["leaseExpiresAt"], system.now().plus(3 * SECOND).to_string());
     system.advance(12 * SECOND);
-    system.beat(&hears, "healthy").await.data();
+    system.heartbeat(&hears, "healthy").await.data();
     assert_eq!(system.sweep().await["announced"], 0, "62 s, and 10 s that a heartbeat may be on its way");
     system.advance(SECOND);
     assert_eq!(operator.show(&dead).await["status"], "offline");
@@ -334,7 +334,7 @@ async fn a_shorter_interval_kills_nobody_who_could_not_hear_of_it() {
 
     // Nor does the change after it, before the agent has heard of the first.
     let hourly = operator.create(&json!({ "name": "hourly", "heartbeat_config": { "every": "1h" } })).await;
-    system.beat(&hourly, "healthy").await.data();
+    system.heartbeat(&hourly, "healthy").await.data();
     for heartbeat in [(1, 3), (15, 60), (1, 30)] {
         agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(heartbeat.0, heartbeat.1)).await);
     }
@@ -350,17 +350,17 @@ async fn a_shorter_interval_kills_nobody_who_could_not_hear_of_it() {
 async fn a_new_tolerance_also_moves_a_lease_that_began_meanwhile() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
-    let agent = operator.create(&json!({ "name": "first beat" })).await;
+    let agent = operator.create(&json!({ "name": "first heartbeat" })).await;
     system.advance(SECOND);
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
-    let beat_between = async {
+    let heartbeat_between = async {
         gate.held(1).await;
-        agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_BEAT).await);
+        agent_read(&Client::x_agent_token(&system, &agent.key).touch(OWN_HEARTBEAT).await);
         gate.let_through(1);
     };
     let (path, wanted) =
         (agent_path(&agent.id, ""), json!({ "heartbeat_config": { "missing_tolerance": 600 } }));
-    let (patched, ()) = join(operator.patch(&path, &wanted), beat_between).await;
+    let (patched, ()) = join(operator.patch(&path, &wanted), heartbeat_between).await;
     agent_read(&patched);
     let row = system.row(&agent).await;
     assert_eq!(millis(&row, "lease_expires_at"), millis(&row, "last_seen_at") + 600_000);
@@ -419,46 +419,46 @@ async fn what_operators_change_takes_effect_with_the_next_request() {
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "one" })).await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     agent_read(&operator.touch(&agent_path(&agent.id, "/revoke")).await);
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 403);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 403);
     agent_read(&operator.touch(&agent_path(&agent.id, "/restore")).await);
-    agent_read(&client.touch(OWN_BEAT).await);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     // A raised limit may wait for the end of a window in which it was met.
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 429);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 429);
     let limit = |limit: u32| json!({ "rate_limit_per_minute": limit });
     agent_read(&operator.patch(&agent_path(&agent.id, ""), &limit(4)).await);
     system.advance(30 * SECOND);
     for _ in 0..4 {
-        agent_read(&client.touch(OWN_BEAT).await);
+        agent_read(&client.touch(OWN_HEARTBEAT).await);
     }
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 429);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 429);
     // A lowered one, and one that is raised before it is met, count at once.
     system.advance(60 * SECOND);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     agent_read(&operator.patch(&agent_path(&agent.id, ""), &limit(1)).await);
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 429);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 429);
     system.advance(60 * SECOND);
     agent_read(&operator.patch(&agent_path(&agent.id, ""), &limit(2)).await);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     agent_read(&operator.patch(&agent_path(&agent.id, ""), &limit(3)).await);
-    agent_read(&client.touch(OWN_BEAT).await);
-    agent_read(&client.touch(OWN_BEAT).await);
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 429);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 429);
 }
 
 #[tokio::test]
-async fn an_approval_right_after_a_refused_beat_is_not_missed() {
+async fn an_approval_right_after_a_refused_heartbeat_is_not_missed() {
     let system = TestSystem::start().await;
     let (agent, operator) = (system.registered("eager").await, Client::operator(&system).await);
     let client = Client::x_agent_token(&system, &agent.key);
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 403);
-    assert_eq!(refused(&client.touch(BEAT_BY_NAME).await), 403);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 403);
+    assert_eq!(refused(&client.touch(HEARTBEAT_BY_NAME).await), 403);
     let shown = agent_read(&operator.touch(&agent_path(&agent.id, "/approve")).await);
     assert_eq!(shown["status"], "provisioning");
-    agent_read(&client.touch(OWN_BEAT).await);
-    agent_read(&client.touch(BEAT_BY_NAME).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
+    agent_read(&client.touch(HEARTBEAT_BY_NAME).await);
     assert!(!system.row(&agent).await.contains_key("expires_at"));
 }
 
@@ -512,10 +512,10 @@ async fn transitions_go_from_pending_to_active_to_revoked_and_back_to_where_revo
 
 /// ⚠ Counted from its last heartbeat, which was before it was shut out, it would be silent at once.
 #[tokio::test]
-async fn a_new_tolerance_leaves_a_restored_agent_its_time_for_the_next_beat() {
+async fn a_new_tolerance_leaves_a_restored_agent_its_time_for_the_next_heartbeat() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let operator = Client::operator(&system).await;
     operator.touch(&agent_path(&agent.id, "/revoke")).await;
     system.advance(Duration::from_hours(1));
@@ -529,7 +529,7 @@ async fn a_new_tolerance_leaves_a_restored_agent_its_time_for_the_next_beat() {
         assert_eq!(system.sweep().await["announced"], 0);
         system.advance(SECOND);
     }
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let change = json!({ "heartbeat_config": { "missing_tolerance": 240 } });
     agent_read(&operator.patch(&agent_path(&agent.id, ""), &change).await);
     let end = system.now().plus(Duration::from_mins(4)).as_millis();
@@ -537,14 +537,14 @@ async fn a_new_tolerance_leaves_a_restored_agent_its_time_for_the_next_beat() {
 }
 
 #[tokio::test]
-async fn a_restored_agent_has_its_tolerance_or_five_minutes_for_its_next_beat() {
+async fn a_restored_agent_has_its_tolerance_or_five_minutes_for_its_next_heartbeat() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     for (tolerance, lease) in [(120, 300), (1_200, 1_200)] {
         let config = json!({ "name": "back", "heartbeat_config": { "missing_tolerance": tolerance } });
         let agent = operator.create(&config).await;
         let client = Client::x_agent_token(&system, &agent.key);
-        agent_read(&client.post(OWN_BEAT, &json!({ "status": "offline" })).await);
+        agent_read(&client.post(OWN_HEARTBEAT, &json!({ "status": "offline" })).await);
         agent_read(&operator.touch(&agent_path(&agent.id, "/revoke")).await);
         system.advance(Duration::from_hours(24));
         let shown = agent_read(&operator.touch(&agent_path(&agent.id, "/restore")).await);
@@ -570,7 +570,7 @@ async fn an_operators_token_counts_only_as_bearer() {
     let misplaced = Client::x_agent_token(&system, &system.operator_token().await);
     assert_eq!(refused(&misplaced.get(&agent_path(&agent.id, "")).await), 403);
     assert_eq!(refused(&misplaced.touch(&agent_path(&agent.id, "/heartbeat")).await), 403);
-    assert_eq!(refused(&misplaced.beat_as("b").await), 403);
+    assert_eq!(refused(&misplaced.heartbeat_as("b").await), 403);
     assert_eq!(refused(&misplaced.get(AGENTS).await), 401);
 }
 
@@ -580,11 +580,11 @@ async fn deleting_is_final_for_the_key_and_repeatable() {
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "gone" })).await;
     let client = Client::x_agent_token(&system, &agent.key);
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     system.advance(SECOND);
     let done = |reply: &Reply| assert_eq!((reply.status, reply.json()), (200, json!({ "ok": true })));
     done(&operator.delete(&agent_path(&agent.id, "")).await);
-    assert_eq!(refused(&client.touch(OWN_BEAT).await), 401);
+    assert_eq!(refused(&client.touch(OWN_HEARTBEAT).await), 401);
     assert_eq!(refused(&operator.get(&agent_path(&agent.id, "")).await), 404);
     assert_eq!(operator.fleet_size().await, 0);
     done(&operator.delete(&agent_path(&agent.id, "")).await);
@@ -594,21 +594,21 @@ async fn deleting_is_final_for_the_key_and_repeatable() {
 }
 
 #[tokio::test]
-async fn a_beat_neither_stops_a_deletion_nor_survives_it() {
+async fn a_heartbeat_neither_stops_a_deletion_nor_survives_it() {
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     let agent = operator.create(&json!({ "name": "contested" })).await;
     let (client, path) = (Client::x_agent_token(&system, &agent.key), agent_path(&agent.id, ""));
-    agent_read(&client.touch(OWN_BEAT).await);
+    agent_read(&client.touch(OWN_HEARTBEAT).await);
     // The heartbeat comes between the deletion's read and its write.
     let gate = system.proxy.hold(When::operation("TransactWriteItems").times(1));
-    let beat_between = async {
+    let heartbeat_between = async {
         gate.held(1).await;
         system.advance(SECOND);
-        agent_read(&client.touch(OWN_BEAT).await);
+        agent_read(&client.touch(OWN_HEARTBEAT).await);
         gate.let_through(1);
     };
-    let (deleted, ()) = join(operator.delete(&path), beat_between).await;
+    let (deleted, ()) = join(operator.delete(&path), heartbeat_between).await;
     assert_eq!(deleted.status, 200, "{}", deleted.text);
     assert!(system.row(&agent).await.is_empty());
     // The deletion comes while a heartbeat is on its way.
@@ -620,9 +620,9 @@ async fn a_beat_neither_stops_a_deletion_nor_survives_it() {
         assert_eq!(operator.delete(&path).await.status, 200);
         gate.let_through(1);
     };
-    let (beaten, ()) = join(client.touch(OWN_BEAT), delete_between).await;
-    assert_eq!(refused(&beaten), 401);
-    assert!(system.row(&agent).await.is_empty(), "no beat brings a row back");
+    let (heard, ()) = join(client.touch(OWN_HEARTBEAT), delete_between).await;
+    assert_eq!(refused(&heard), 401);
+    assert!(system.row(&agent).await.is_empty(), "no heartbeat brings a row back");
 }
 
 #[tokio::test]
@@ -637,8 +637,8 @@ async fn an_operators_request_costs_one_read_of_the_token_and_a_write_an_hour() 
     let tally = system.proxy.take();
     assert_eq!(tally.operations(), ["GetItem", "GetItem"]);
     assert_eq!((tally.read_units(), tally.write_units()), (2.0, 0.0));
-    let beat = agent_path(&agent.id, "/heartbeat");
-    agent_read(&operator.touch(&beat).await);
+    let heartbeat = agent_path(&agent.id, "/heartbeat");
+    agent_read(&operator.touch(&heartbeat).await);
     let tally = system.proxy.take();
     assert_eq!(tally.operations(), ["GetItem", "UpdateItem"]);
     assert_eq!((tally.read_units(), tally.write_units()), (1.0, 1.0));
@@ -682,7 +682,7 @@ async fn a_revoked_agent_is_offline_at_once_and_a_pending_one_is_provisioning() 
     let system = TestSystem::start().await;
     let operator = Client::operator(&system).await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     operator.post(&agent_path(&agent.id, "/revoke"), &json!({})).await;
     assert_eq!(operator.show(&agent).await["status"], "offline");
     let pending = system.registered("b").await;

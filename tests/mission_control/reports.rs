@@ -5,14 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::batches::BATCH;
-use super::client::{Client, OWN_BEAT, SECOND, agent_path, agent_read, enrollment_token, invalid, text};
+use super::client::{Client, OWN_HEARTBEAT, SECOND, agent_path, agent_read, enrollment_token, invalid, text};
 use crate::alerts::telling::{alerts, minutes, types};
 use crate::support::{Reply, START, TestAgent, TestSystem, number, text as text_of};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 async fn report(system: &TestSystem, agent: &TestAgent, report: Value) -> Reply {
-    let reply = Client::x_agent_token(system, &agent.key).post(OWN_BEAT, &json!({ "report": report })).await;
+    let reply =
+        Client::x_agent_token(system, &agent.key).post(OWN_HEARTBEAT, &json!({ "report": report })).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     reply
 }
@@ -175,7 +176,7 @@ async fn an_operator_says_how_long_work_may_stand_still() {
 async fn who_sleeps_for_four_hours_is_told_to_nobody_until_the_promise_is_broken() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let body = json!({ "apiKey": agent.key, "status": "healthy", "report": { "nextBeatInSeconds": 14_400 } });
     let data = system.post("/api/agents/heartbeat", &body).await.data();
     assert_eq!(data["leaseExpiresAt"], "2037-01-01T04:02:30.000Z", "the promise and the tolerance");
@@ -196,7 +197,7 @@ async fn who_sleeps_for_four_hours_is_told_to_nobody_until_the_promise_is_broken
     assert_eq!(system.sweep().await["announced"], 1);
     minutes(&system, 3).await;
     assert_eq!(types(&system).await, ["agent.offline"]);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(detail_key(&system, &agent).await, None);
 }
 
@@ -277,7 +278,7 @@ async fn a_client_that_knows_no_reports_voids_all_claims_with_its_first_heartbea
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     report(&system, &agent, json!({ "progress_age_seconds": 5, "next_beat_in_seconds": 14_400 })).await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     minutes(&system, 4).await;
     assert_eq!(types(&system).await, ["agent.offline"]);
 }
@@ -288,14 +289,17 @@ async fn a_promise_that_was_overtaken_is_to_be_sent_again() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     system.advance(5 * SECOND);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let later = START.plus(7 * SECOND).as_millis();
     system.set(&agent, "last_seen_at", crate::support::n(later)).await;
     let before = system.row(&agent).await;
     let key = Client::x_agent_token(&system, &agent.key);
-    let reply = key.post(OWN_BEAT, &json!({ "report": { "next_beat_in_seconds": 60 } })).await;
+    let reply = key.post(OWN_HEARTBEAT, &json!({ "report": { "next_beat_in_seconds": 60 } })).await;
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
-    assert_eq!(key.post(OWN_BEAT, &json!({ "report": { "progress_age_seconds": 1 } })).await.status, 200);
+    assert_eq!(
+        key.post(OWN_HEARTBEAT, &json!({ "report": { "progress_age_seconds": 1 } })).await.status,
+        200
+    );
     assert_eq!(system.row(&agent).await, before);
 }
 

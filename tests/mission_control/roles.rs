@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{
-    AGENTS, BEAT_BY_NAME, BOARD, Client, NO_AGENT, OTHER_BOARD, TOKENS, agent_path, agent_read, invalid,
+    AGENTS, BOARD, Client, HEARTBEAT_BY_NAME, NO_AGENT, OTHER_BOARD, TOKENS, agent_path, agent_read, invalid,
     refusal, refused, text, with_key,
 };
 use crate::support::{Reply, Row, TestAgent, TestSystem};
@@ -144,15 +144,15 @@ async fn what_no_agent_is_named_by_is_the_boards_own() {
                 }
                 assert_eq!(refused(&boards.get(&format!("{AGENTS}?board_id={OTHER_BOARD}")).await), 403);
             }
-            ("POST", BEAT_BY_NAME) => {
-                let (shown, agent) = with_key(&boards.beat_as("by name").await);
+            ("POST", HEARTBEAT_BY_NAME) => {
+                let (shown, agent) = with_key(&boards.heartbeat_as("by name").await);
                 assert_eq!(shown["board_id"], BOARD);
                 let elsewhere = json!({ "name": "by name", "board_id": OTHER_BOARD });
-                assert_eq!(refused(&boards.post(BEAT_BY_NAME, &elsewhere).await), 403);
+                assert_eq!(refused(&boards.post(HEARTBEAT_BY_NAME, &elsewhere).await), 403);
                 let moved =
                     everywhere.patch(&agent_path(&agent.id, ""), &json!({ "board_id": OTHER_BOARD })).await;
                 agent_read(&moved);
-                assert_eq!(refused(&boards.beat_as("by name").await), 403, "the agent was moved since");
+                assert_eq!(refused(&boards.heartbeat_as("by name").await), 403, "the agent was moved since");
             }
             ("POST", "/api/v1/agents/heartbeats") => {
                 let batch = json!({ "heartbeats": [{ "agent_id": others.id }] });

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::client::{BOARD, Client, OWN_BEAT, agent_path};
+use super::client::{BOARD, Client, OWN_HEARTBEAT, agent_path};
 use crate::support::TestSystem;
 
 /// What a field must be.
@@ -85,7 +85,7 @@ async fn every_agent_and_healthz_validate_against_mission_controls_own_schema() 
         validates(&operator.show(agent).await, &AGENT_READ);
     }
     let client = Client::x_agent_token(&system, &on_board.key);
-    validates(&client.touch(OWN_BEAT).await.json(), &AGENT_READ);
+    validates(&client.touch(OWN_HEARTBEAT).await.json(), &AGENT_READ);
     validates(&client.get("/api/v1/agent/healthz").await.json(), &HEALTHZ);
     let list = operator.get("/api/v1/agents").await.json();
     for agent in list["items"].as_array().expect("a list") {

@@ -185,9 +185,9 @@ async fn uses_count_the_agents_that_a_token_let_in() {
         let request = json!({ "kind": "enrollment", "all_boards": true, "reusable": reusable });
         let minted = mint(&operator, &request).await;
         let (id, client) = (text(&minted, "id"), Client::x_agent_token(&system, &text(&minted, "token")));
-        with_key(&client.beat_as("one").await);
-        agent_read(&client.beat_as("one").await);
-        let again = client.beat_as("two").await.status;
+        with_key(&client.heartbeat_as("one").await);
+        agent_read(&client.heartbeat_as("one").await);
+        let again = client.heartbeat_as("two").await.status;
         assert_eq!(again, if reusable { 200 } else { 403 });
         let shown = listed_one(&operator, &id).await;
         assert_eq!(shown["uses"], if reusable { 2 } else { 1 });
@@ -202,16 +202,17 @@ async fn a_succeeding_token_has_the_names_of_the_one_before_even_over_generation
     let enrollment =
         |succeeds: Value| json!({ "kind": "enrollment", "all_boards": true, "succeeds": succeeds });
     let first = mint(&operator, &enrollment(Value::Null)).await;
-    let beat =
-        async |minted: &Value| Client::x_agent_token(&system, &text(minted, "token")).beat_as("heir").await;
-    let (_, agent) = with_key(&beat(&first).await);
+    let heartbeat = async |minted: &Value| {
+        Client::x_agent_token(&system, &text(minted, "token")).heartbeat_as("heir").await
+    };
+    let (_, agent) = with_key(&heartbeat(&first).await);
     let second = mint(&operator, &enrollment(first["id"].clone())).await;
     let third = mint(&operator, &enrollment(second["id"].clone())).await;
     for token in [&second, &third] {
-        assert_eq!(agent_read(&beat(token).await)["id"], agent.id);
+        assert_eq!(agent_read(&heartbeat(token).await)["id"], agent.id);
     }
     operator.delete(&format!("{TOKENS}/{}", text(&first, "id"))).await;
-    assert_eq!(agent_read(&beat(&third).await)["id"], agent.id, "without the one before, too");
+    assert_eq!(agent_read(&heartbeat(&third).await)["id"], agent.id, "without the one before, too");
 }
 
 #[tokio::test]

@@ -407,7 +407,7 @@ impl TestSystem {
     }
 
     /// A heartbeat in the envelope.
-    pub async fn beat(&self, agent: &TestAgent, status: &str) -> Reply {
+    pub async fn heartbeat(&self, agent: &TestAgent, status: &str) -> Reply {
         self.post("/api/agents/heartbeat", &json!({ "apiKey": agent.key, "status": status })).await
     }
 

@@ -56,7 +56,7 @@ impl Does {
             Self::Register | Self::Verify | Self::Guess => system.registered("a").await,
             Self::ComeBack => {
                 let agent = system.verified("a").await;
-                system.beat(&agent, "offline").await.data();
+                system.heartbeat(&agent, "offline").await.data();
                 agent
             }
             _ => system.verified("a").await,
@@ -68,8 +68,8 @@ impl Does {
             Self::Register => system.register(&json!({ "name": "another" })).await,
             Self::Verify => system.verify(&agent.key).await,
             Self::Guess => system.verify(&"0".repeat(48)).await,
-            Self::Beat | Self::ComeBack => system.beat(agent, "healthy").await,
-            Self::SayOffline => system.beat(agent, "offline").await,
+            Self::Beat | Self::ComeBack => system.heartbeat(agent, "healthy").await,
+            Self::SayOffline => system.heartbeat(agent, "offline").await,
             Self::Post => system.post_event(agent, "e").await,
             Self::PostOwn => system.post_events(agent, &json!({ "event": "e", "id": "own" })).await,
         }
@@ -200,7 +200,7 @@ async fn without_a_database_every_endpoint_answers_503_and_then_works_again() {
     }
     system.try_sweep().await.expect_err("no database");
     system.proxy.reopen();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.post_event(&agent, "e").await.data();
     system.registered("b").await;
 }
@@ -254,7 +254,7 @@ async fn a_broken_row_is_an_internal_error_without_its_content() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     system.set(&agent, "created_at", s("yesterday")).await;
-    for reply in [system.beat(&agent, "healthy").await, system.verify(&agent.key).await] {
+    for reply in [system.heartbeat(&agent, "healthy").await, system.verify(&agent.key).await] {
         assert_eq!(reply.refusal(), (500, "INTERNAL".to_owned()));
         assert_eq!(reply.message(), "internal error");
     }
@@ -326,7 +326,7 @@ async fn a_batch_whose_answer_is_lost_is_stored_once() {
 async fn an_announcement_whose_answer_is_lost_is_made_once() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.advance(Duration::from_mins(10));
     let fault = system.proxy.inject(When::operation("TransactWriteItems"), Fault::DropAnswer);
     system.try_sweep().await.expect_err("nothing was heard");
@@ -335,7 +335,7 @@ async fn an_announcement_whose_answer_is_lost_is_made_once() {
     assert_eq!((&report["announced"], &report["offline"]), (&json!(0), &json!(1)));
     assert_eq!(system.payloads(&agent, "agent.offline").await.len(), 1);
 
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     system.advance(Duration::from_mins(10));
     system.proxy.inject(When::operation("TransactWriteItems").times(1), Fault::DropAnswer);
     assert_eq!(system.sweep().await["announced"], 1, "the second sending is heard");
@@ -344,11 +344,11 @@ async fn an_announcement_whose_answer_is_lost_is_made_once() {
 
 /// Known: a heartbeat that is sent again counts twice, and renews the lease once.
 #[tokio::test]
-async fn a_beat_whose_answer_is_lost_may_count_twice_and_nothing_worse() {
+async fn a_heartbeat_whose_answer_is_lost_may_count_twice_and_nothing_worse() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
     system.proxy.inject(When::operation("UpdateItem").times(1), Fault::DropAnswer);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     let row = system.row(&agent).await;
     assert_eq!(number(&row, "requests_total"), Some(2));
     assert_eq!(number(&row, "last_seen_at"), Some(START.as_millis()));
@@ -363,7 +363,7 @@ async fn a_database_that_never_answers_is_a_503() {
     let agent = system.verified("a").await;
     let hang = system.proxy.inject(When::always(), Fault::Hang);
     let (beat, (event, ready)) = futures_util::future::join(
-        system.beat(&agent, "healthy"),
+        system.heartbeat(&agent, "healthy"),
         futures_util::future::join(system.post_event(&agent, "e"), system.get("/readyz")),
     )
     .await;
@@ -371,7 +371,7 @@ async fn a_database_that_never_answers_is_a_503() {
         assert_unavailable(&reply, "never answered");
     }
     hang.clear();
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
 }
 
 /// The attempt's time limit also ends an answer that stops halfway: the client watches no stream for that.
@@ -381,7 +381,7 @@ async fn an_answer_that_stalls_halfway_is_asked_for_again() {
     let agent = system.verified("a").await;
     system.proxy.take();
     let stall = system.proxy.inject(When::operation("UpdateItem").times(1), Fault::StallAnswer);
-    system.beat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
     assert_eq!(stall.hits(), 1);
     assert_eq!(system.proxy.take().of("UpdateItem").requests(), 2);
 }

@@ -79,7 +79,7 @@ async fn an_equipped_agent_has_every_feature_on() {
             (&detail["rate_limit_per_minute"], &detail["today"]["over_budget"]),
             (&json!(60), &json!(true))
         );
-        let data = system.beat(&agent, "healthy").await.data();
+        let data = system.heartbeat(&agent, "healthy").await.data();
         let action = &data["directive"]["action"];
         assert_eq!(*action == "pause", data["directive"]["cause"] == "budget", "{data}");
         told.insert(action.as_str().expect("an action").to_owned());

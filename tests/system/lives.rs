@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use shared::config::env;
 use shared::time::Timestamp;
 
-use crate::mission_control::client::{AGENTS, Client, OWN_BEAT, agent_path};
+use crate::mission_control::client::{AGENTS, Client, OWN_HEARTBEAT, agent_path};
 use crate::support::model::{MAX_PROMISE, Model, Shown, Step, pause, step, story};
 use crate::support::{Row, START, TestAgent, TestSystem, number, s, text};
 
@@ -171,7 +171,7 @@ impl Group {
         let path = |action| agent_path(&agent.id, action);
         let reply = match step {
             Step::Heartbeat { .. } => {
-                Client::x_agent_token(&self.system, &agent.key).post(OWN_BEAT, body).await
+                Client::x_agent_token(&self.system, &agent.key).post(OWN_HEARTBEAT, body).await
             }
             Step::OperatorsHeartbeat { says, reports, age } => {
                 let report = reports.then(|| json!({ "progress_age_seconds": age }));

@@ -14,7 +14,7 @@ use crate::alerts::channels::create;
 use crate::alerts::telling;
 use crate::lambda::deployment::template;
 use crate::mission_control::client::{
-    AGENTS, BEAT_BY_NAME, Client, NO_AGENT, TOKENS, agent_path, enrollment, text,
+    AGENTS, Client, HEARTBEAT_BY_NAME, NO_AGENT, TOKENS, agent_path, enrollment, text,
 };
 use crate::support::receiver::Receiver;
 use crate::support::{Reply, TestAgent, TestSystem, changed_template};
@@ -88,8 +88,8 @@ async fn envelope(system: &TestSystem, agent: &TestAgent) {
     let approval = json!({ "apiKey": key });
     ok(&Client::operator(system).await.post("/api/agents/verify", &approval).await);
 
-    ok(&system.beat(agent, "healthy").await);
-    ok(&system.beat(agent, "offline").await);
+    ok(&system.heartbeat(agent, "healthy").await);
+    ok(&system.heartbeat(agent, "offline").await);
     for boot_id in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
         let report = json!({ "bootId": boot_id });
         let body = json!({ "apiKey": agent.key, "status": "healthy", "report": report });
@@ -106,15 +106,15 @@ async fn envelope(system: &TestSystem, agent: &TestAgent) {
 /// use is noted.
 async fn agents(system: &TestSystem, agent: &TestAgent) {
     let by_name = text(&enrollment(system, &json!({})).await, "token");
-    let created = Client::bearer(system, &by_name).beat_as("third").await;
+    let created = Client::bearer(system, &by_name).heartbeat_as("third").await;
     ok(&created);
     let third = Client::bearer(system, &text(&created.json(), "agent_token"));
-    ok(&third.post(BEAT_BY_NAME, &json!({ "status": "offline" })).await);
+    ok(&third.post(HEARTBEAT_BY_NAME, &json!({ "status": "offline" })).await);
     for boot_id in ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"] {
-        ok(&third.post(BEAT_BY_NAME, &json!({ "report": { "boot_id": boot_id } })).await);
+        ok(&third.post(HEARTBEAT_BY_NAME, &json!({ "report": { "boot_id": boot_id } })).await);
     }
     ok(&third.get("/api/v1/agent/healthz").await);
-    assert_eq!(third.post(BEAT_BY_NAME, &json!({ "status": 1 })).await.status, 422);
+    assert_eq!(third.post(HEARTBEAT_BY_NAME, &json!({ "status": 1 })).await.status, 422);
     assert_eq!(third.touch(&agent_path(&agent.id, "/heartbeat")).await.status, 403);
     let by_name = text(&enrollment(system, &json!({})).await, "token");
     let batch = json!({ "heartbeats": [{ "name": "fifth" }] });
@@ -152,7 +152,7 @@ async fn agents(system: &TestSystem, agent: &TestAgent) {
 async fn told(system: &TestSystem, agent: &TestAgent) {
     // All fall silent, and it is told; one of them is removed, and that is told.
     let gone = Client::operator(system).await.create(&json!({ "name": "gone" })).await;
-    ok(&system.beat(&gone, "healthy").await);
+    ok(&system.heartbeat(&gone, "healthy").await);
     system.advance(Duration::from_mins(10));
     assert_ne!(system.sweep().await["raised"], 0);
     ok(&Client::operator(system).await.delete(&agent_path(&gone.id, "")).await);

@@ -210,9 +210,9 @@ async fn every_answer_carries_a_request_id() {
     let system = TestSystem::with().parameter("RateLimitPerMinute", 1).start().await;
     let agent = system.verified("a").await;
     let statuses = [
-        system.beat(&agent, "healthy").await,
-        system.beat(&agent, "healthy").await,
-        system.beat(&agent, "nonsense").await,
+        system.heartbeat(&agent, "healthy").await,
+        system.heartbeat(&agent, "healthy").await,
+        system.heartbeat(&agent, "nonsense").await,
         system.post("/api/agents/heartbeat", &json!({ "status": "healthy" })).await,
         system.get("/api/agents/heartbeat").await,
         system.get("/nowhere").await,

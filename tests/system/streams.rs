@@ -60,7 +60,7 @@ async fn a_function_gets_the_records_that_its_filter_takes() {
     let system = with_mapping("filter.yaml", filter).await;
     let agent = system.verified("a").await;
     assert_eq!(system.pump().await, []);
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     assert_eq!(system.event_types(&agent).await, ["agent.registered", "agent.verified", "agent.offline"]);
     assert_eq!(system.pump().await.len(), 3, "one batch, handed over three times");
 }

@@ -84,7 +84,7 @@ async fn of_1000_agents_the_100_silent_ones_are_announced_once_and_come_back_onc
     let at_the_edge = make(&system, (0..100).map(|_| START.minus(Duration::from_secs(10)))).await;
     let live = make(&system, (0..800).map(|number| START.plus(Duration::from_millis(number)))).await;
 
-    let racing = at_the_edge.iter().chain(&live[..100]).map(|agent| system.beat(agent, "healthy"));
+    let racing = at_the_edge.iter().chain(&live[..100]).map(|agent| system.heartbeat(agent, "healthy"));
     let racing = stream::iter(racing).buffer_unordered(10).collect::<Vec<_>>();
     let ((first, second), beats) = join(join(system.sweep(), system.sweep()), racing).await;
     for beat in beats {
@@ -103,11 +103,11 @@ async fn of_1000_agents_the_100_silent_ones_are_announced_once_and_come_back_onc
 
     let (crowds, others) = gone.split_at(5);
     for agent in crowds {
-        for beat in join_all((0..20).map(|_| system.beat(agent, "healthy"))).await {
+        for beat in join_all((0..20).map(|_| system.heartbeat(agent, "healthy"))).await {
             beat.data();
         }
     }
-    let others = others.iter().map(|agent| system.beat(agent, "healthy"));
+    let others = others.iter().map(|agent| system.heartbeat(agent, "healthy"));
     for beat in stream::iter(others).buffer_unordered(10).collect::<Vec<_>>().await {
         beat.data();
     }
@@ -120,7 +120,7 @@ async fn of_1000_agents_the_100_silent_ones_are_announced_once_and_come_back_onc
 async fn silence_is_announced_ten_seconds_after_the_lease_and_not_a_millisecond_before() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "degraded").await.data();
+    system.heartbeat(&agent, "degraded").await.data();
     let before = system.row(&agent).await;
     system.advance(TOLERANCE + Duration::from_secs(10));
     let report = system.sweep().await;
@@ -173,10 +173,10 @@ async fn an_agent_that_never_came_is_announced_after_five_minutes_or_its_toleran
         assert_eq!(system.payloads(&agent, "agent.never_seen").await, [payload]);
         assert_eq!(system.payloads(&agent, "agent.offline").await, Vec::<Value>::new());
 
-        system.beat(&agent, "healthy").await.data();
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         assert_eq!(system.payloads(&agent, "agent.online").await.len(), 1, "{tolerance}");
-        system.beat(&agent, "offline").await.data();
+        system.heartbeat(&agent, "offline").await.data();
     }
 }
 
@@ -185,7 +185,7 @@ async fn pending_and_revoked_agents_are_not_announced() {
     let system = TestSystem::start().await;
     let pending = system.registered("pending").await;
     let revoked = system.verified("revoked").await;
-    system.beat(&revoked, "healthy").await.data();
+    system.heartbeat(&revoked, "healthy").await.data();
     system.set(&revoked, "agent_state", s("revoked")).await;
     system.advance(Duration::from_hours(24));
     let report = system.sweep().await;
@@ -200,8 +200,8 @@ async fn pending_and_revoked_agents_are_not_announced() {
 async fn an_agent_that_left_on_purpose_is_not_announced_again() {
     let system = TestSystem::start().await;
     let agent = system.verified("a").await;
-    system.beat(&agent, "healthy").await.data();
-    system.beat(&agent, "offline").await.data();
+    system.heartbeat(&agent, "healthy").await.data();
+    system.heartbeat(&agent, "offline").await.data();
     system.advance(Duration::from_hours(24));
     let report = system.sweep().await;
     assert_eq!((&report["announced"], &report["offline"]), (&json!(0), &json!(1)));
@@ -215,7 +215,7 @@ async fn the_report_counts_every_row() {
     let (revoked, _never_seen) = (system.verified("revoked").await, system.verified("never seen").await);
     system.set(&revoked, "agent_state", s("revoked")).await;
     let left = system.verified("left").await;
-    system.beat(&left, "offline").await.data();
+    system.heartbeat(&left, "offline").await.data();
     make(&system, [START, START.plus(TOLERANCE), silent(), START.minus(Duration::from_hours(1))].into_iter())
         .await;
     assert_eq!(
@@ -311,13 +311,13 @@ async fn a_sweep_without_time_says_that_it_did_not_come_far() {
 
 /// The sweep has read the lease that ran out; the heartbeat arrives before the announcement.
 #[tokio::test]
-async fn a_beat_before_the_announcement_wins() {
+async fn a_heartbeat_before_the_announcement_wins() {
     let system = TestSystem::start().await;
     let agent = make_one(&system, silent()).await;
     let gate = system.proxy.hold(When::operation("TransactWriteItems"));
     let (report, ()) = join(system.sweep(), async {
         gate.held(1).await;
-        system.beat(&agent, "healthy").await.data();
+        system.heartbeat(&agent, "healthy").await.data();
         gate.release();
     })
     .await;
@@ -338,10 +338,10 @@ async fn whatever_comes_before_the_announcement_wins() {
     let gate = system.proxy.hold(When::operation("TransactWriteItems"));
     let (report, leaving) = join(system.sweep(), async {
         gate.held(3).await;
-        system.beat(&never_seen, "healthy").await.data();
+        system.heartbeat(&never_seen, "healthy").await.data();
         system.set(&revoked, "agent_state", s("revoked")).await;
         // Its own announcement comes to the gate as the fourth and waits there for the release.
-        let leaving = system.beat(&leaves, "offline");
+        let leaving = system.heartbeat(&leaves, "offline");
         let ((), leaving) = join(
             async {
                 gate.held(4).await;
