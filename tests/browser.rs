@@ -863,7 +863,7 @@ async fn who_gets_nowhere_and_who_sleeps_on_purpose_is_shown() {
     let browser = Browser::start().await;
     browser.sign_in(&system, &token).await;
     assert_eq!(browser.texts("tbody .pill").await, ["Stalled", "Asleep"]);
-    for (agent, words) in [(&stuck, "work should have moved"), (&asleep, "it sleeps until")] {
+    for (agent, words) in [(&stuck, "work should have moved"), (&asleep, "next heartbeat is due")] {
         browser.open(&format!("#/agents/{}", agent.id)).await;
         let why = browser.texts(".why").await.join(" ");
         assert!(why.contains(words), "{why}");

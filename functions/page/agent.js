@@ -34,7 +34,7 @@ function why(agent, revoked) {
 		case "stalled":
 			return `It is heard, but by its own word its work should have moved by ${when(detail.stalls_at)}.`;
 		case "asleep":
-			return `It said that it sleeps until ${when(detail.next_beat_at)}. It is missed when it is not heard ${span(tolerance)} after that.`;
+			return `Its next heartbeat is due ${when(detail.next_beat_at)}. It is missed when it is not heard ${span(tolerance)} after that.`;
 		case "late":
 			return `Its heartbeat is ${span(now() - seen - every)} late. It counts as offline from ${clock(at(detail.lease_expires_at))} on.`;
 		case "error":

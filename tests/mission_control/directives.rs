@@ -100,7 +100,12 @@ async fn a_steady_heartbeat_under_a_directive_is_one_write_that_knows_nothing_of
         assert_eq!(tally.operations(), ["UpdateItem"]);
         assert_eq!((tally.write_units(), tally.read_units()), (1.0, 0.0));
     };
+    // That it has heard is noted once.
     system.proxy.take();
+    system.heartbeat(&agent, "healthy").await.data();
+    let tally = system.proxy.take();
+    assert_eq!(tally.operations(), ["UpdateItem", "UpdateItem"]);
+    assert_eq!((tally.write_units(), tally.read_units()), (2.0, 0.0));
     steady(system.heartbeat(&agent, "healthy").await).await;
     acknowledge(&system, &agent, &version).await.data();
     system.proxy.take();
@@ -280,6 +285,9 @@ async fn a_stop_that_revokes_spares_who_is_gone_and_who_could_not_hear() {
     }
     // Its first heartbeat for a long time tells it; if it goes on then, it is shut out.
     assert_eq!(system.heartbeat(&asleep, "healthy").await.data()["directive"]["action"], "stop");
+    assert_eq!(system.sweep().await["revoked"], 0);
+    system.advance(71 * SECOND);
+    system.heartbeat(&asleep, "healthy").await.data();
     assert_eq!(system.sweep().await["revoked"], 1);
     assert_eq!(state(&system, &asleep).await, "revoked");
 }
@@ -484,12 +492,13 @@ async fn who_goes_on_without_acknowledging_is_told_once_and_once_when_it_does() 
     assert_eq!(alerts(&system).await[1]["data"]["ended"], "unheeded");
 }
 
-/// ⚠ A stop that was given in its sleep shut out a sleeper after its first heartbeat, which told it of the stop; so it did with
-/// an agent whose interval had become shorter.
+/// ⚠ A stop that was given in its sleep shut out a sleeper after the heartbeat that told it of the stop; so it did with an agent
+/// whose interval had become shorter, and with one that came for the first time.
 #[tokio::test]
-async fn who_wakes_has_an_interval_to_obey() {
+async fn whoever_hears_late_has_an_interval_to_obey() {
     let system = TestSystem::start().await;
     let (asleep, hourly) = (heard(&system).await, heard(&system).await);
+    let fresh = system.verified("fresh").await;
     let operator = Client::operator(&system).await;
     let config = |interval: u64| json!({ "heartbeat_config": { "interval_seconds": interval } });
     agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(3_600)).await);
@@ -497,25 +506,45 @@ async fn who_wakes_has_an_interval_to_obey() {
     Client::x_agent_token(&system, &asleep.key).post(OWN_HEARTBEAT, &sleeps).await;
     system.heartbeat(&hourly, "healthy").await.data();
     agent_read(&operator.patch(&agent_path(&hourly.id, ""), &config(60)).await);
-    for agent in [&asleep, &hourly] {
+    let all = [&asleep, &hourly, &fresh];
+    for agent in all {
         direct(&system, agent, json!({ "action": "stop", "then_revoke": true })).await;
     }
-    minutes(&system, 60).await;
-    for agent in [&asleep, &hourly] {
-        assert_eq!(system.heartbeat(agent, "healthy").await.data()["directive"]["action"], "stop");
-    }
+    system.advance(59 * MINUTE);
+    // What an event or an operator is answered, no agent hears.
+    system.post_event(&hourly, "e").await.data();
+    assert_eq!(operator.touch(&agent_path(&asleep.id, "/heartbeat")).await.status, 200);
     minutes(&system, 1).await;
-    assert_eq!(types(&system).await, [""; 0], "nobody who could not hear is unheeding");
-    for agents in [&[&asleep, &hourly][..], &[&asleep, &hourly], &[&asleep]] {
-        for agent in agents {
+    for _ in 0..2 {
+        for agent in all {
             assert_eq!(state(&system, agent).await, "active");
-            system.heartbeat(agent, "healthy").await.data();
+            assert_eq!(system.heartbeat(agent, "healthy").await.data()["directive"]["action"], "stop");
         }
-        minutes(&system, 1).await;
+        system.advance(MINUTE);
+        system.sweep().await;
     }
-    for agent in [&asleep, &hourly] {
-        assert_eq!(state(&system, agent).await, "revoked", "it had an interval or two, and goes on");
+    let told = types(&system).await;
+    assert!(!told.contains(&"agent.unheeded".to_owned()), "nobody who could not hear is unheeding: {told:?}");
+    for agent in all {
+        system.heartbeat(agent, "healthy").await.data();
     }
+    assert_eq!(system.sweep().await["revoked"], 3, "they had an interval, and go on");
+}
+
+/// ⚠ Whoever promises a day's sleep and does not sleep would have had a day.
+#[tokio::test]
+async fn a_promise_does_not_hold_up_the_stop_of_who_goes_on() {
+    let system = TestSystem::start().await;
+    let agent = heard(&system).await;
+    let says = json!({ "report": { "next_beat_in_seconds": 86_400 } });
+    let itself = Client::x_agent_token(&system, &agent.key);
+    assert_eq!(itself.post(OWN_HEARTBEAT, &says).await.status, 200);
+    direct(&system, &agent, json!({ "action": "stop", "then_revoke": true })).await;
+    for _ in 0..3 {
+        system.advance(MINUTE);
+        assert_eq!(itself.post(OWN_HEARTBEAT, &says).await.status, 200);
+    }
+    assert_eq!(system.sweep().await["revoked"], 1);
 }
 
 /// ⚠ What is wanted it hears when it wakes.

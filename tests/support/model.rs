@@ -26,10 +26,9 @@ pub struct Model {
     pub let_in: i64,
     /// Its last heartbeat or event.
     pub seen: Option<i64>,
-    /// Until when that keeps it alive, promises apart.
-    pub lasts: i64,
     pub health: Option<&'static str>,
-    /// When its next heartbeat is promised, and when its work stalls: as its last heartbeat said.
+    /// When its next heartbeat is promised, and when its work stalls: as its last heartbeat said. Also when that heartbeat is
+    /// due, once its interval was changed.
     pub promise: Option<i64>,
     pub stalls_at: Option<i64>,
     /// It said that it goes, or was announced as silent.
@@ -45,8 +44,8 @@ pub struct Model {
 pub struct Directive {
     pub action: &'static str,
     pub since: i64,
-    /// By when it has heard of it.
-    pub heard_by: i64,
+    /// When the agent was first answered with it.
+    pub heard: Option<i64>,
     pub acknowledged: bool,
 }
 
@@ -60,7 +59,6 @@ impl Model {
             revoked: false,
             let_in: 0,
             seen: None,
-            lasts: 0,
             health: None,
             promise: None,
             stalls_at: None,
@@ -80,6 +78,7 @@ impl Model {
                 // Each heartbeat of the agent says all this anew, or takes it back.
                 self.promise = promise.map(|promise| now + promise.min(MAX_PROMISE));
                 self.stalls_at = age.map(|age| self.promise.unwrap_or(now) - age + self.stall_after);
+                self.is_answered(now);
                 if acknowledges && let Some(directive) = &mut self.directive {
                     directive.acknowledged = true;
                     self.directive = self.directive.filter(|directive| directive.action != "run");
@@ -91,37 +90,39 @@ impl Model {
                 if reports {
                     self.promise = None;
                     self.stalls_at = age.map(|age| now - age + self.stall_after);
+                    self.is_answered(now);
                 }
             }
             Step::Event => self.is_heard(None, now),
             Step::Config { interval, tolerance } => {
-                // It hears of that with its next heartbeat, which comes by the interval that it knows.
-                let due = self.lasts - (self.tolerance - self.interval);
-                let lasts = due + (tolerance - interval);
+                // It hears of that with its next heartbeat, which is due by the interval that it knows.
+                if interval != self.interval && self.promise.is_none() {
+                    self.promise = self.seen.map(|seen| seen + self.interval);
+                }
                 (self.interval, self.tolerance) = (interval, tolerance);
-                let most = if Some(self.let_in) > self.seen { self.lasts } else { lasts };
-                self.lasts = lasts.min(most).max(self.least());
             }
             Step::StallAfter(after) => self.stall_after = after.unwrap_or(STALL_AFTER),
             Step::Directive("run") if self.directive.is_none() => {}
             Step::Directive(action) => {
-                // Its next heartbeat, and one more to say that it obeys.
-                let due = self.lease().map_or(now, |lease| lease - (self.tolerance - self.interval));
-                let heard_by = due.max(now + self.interval) + self.interval;
-                self.directive = Some(Directive { action, since: now, heard_by, acknowledged: false });
+                self.directive = Some(Directive { action, since: now, heard: None, acknowledged: false });
             }
             Step::Revoke => self.revoked = true,
             Step::Restore if self.revoked => {
                 (self.revoked, self.let_in, self.health, self.gone_since) = (false, now, None, None);
-                self.lasts = self.lasts.max(self.least());
             }
             Step::Restore => {}
         }
     }
 
+    /// A heartbeat of the agent is answered.
+    fn is_answered(&mut self, now: i64) {
+        if let Some(directive) = &mut self.directive {
+            directive.heard = directive.heard.or(Some(now));
+        }
+    }
+
     fn is_heard(&mut self, says: Option<&'static str>, now: i64) {
         self.seen = Some(now);
-        self.lasts = now + self.tolerance;
         if says == Some("offline") {
             if self.gone_since.is_none() {
                 self.gone_since = Some(now);
@@ -141,23 +142,13 @@ impl Model {
         }
     }
 
-    /// How long it may be silent at least: its tolerance; and let in again it has five minutes.
-    fn least(&self) -> i64 {
-        let let_in = self.let_in + self.tolerance.max(300);
-        self.seen.filter(|seen| *seen >= self.let_in).map_or(let_in, |seen| seen + self.tolerance)
-    }
-
-    /// Until when it must be heard: its tolerance from the last heartbeat or the promised one, or what it got besides.
-    /// `None` before the first.
+    /// Until when it must be heard: its tolerance from the last heartbeat or the promised one; and let in again it has five
+    /// minutes at least. `None` before the first.
     pub fn lease(&self) -> Option<i64> {
-        self.seen.map(|_| self.promise.map_or(self.lasts, |promise| self.lasts.max(promise + self.tolerance)))
-    }
-
-    /// From when on it counts as silent: a restore gives time, and no heartbeat.
-    fn silent_from(&self) -> Option<i64> {
         let seen = self.seen?;
-        let unheard = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
-        if self.let_in > seen { Some(unheard) } else { self.lease() }
+        let lease = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
+        let anew = self.let_in + self.tolerance.max(300);
+        Some(if self.let_in > seen { lease.max(anew) } else { lease })
     }
 
     fn is_live(&self, now: i64) -> bool {
@@ -168,7 +159,7 @@ impl Model {
     pub fn is_stalled(&self, now: i64) -> bool {
         let is_paused = self.directive.is_some_and(|directive| match directive.action {
             "pause" => true,
-            "run" => now < directive.since + STALL_AFTER,
+            "run" => directive.heard.is_none_or(|heard| now < heard + STALL_AFTER),
             _ => false,
         });
         let is_word = self.seen >= Some(self.let_in);
@@ -179,7 +170,7 @@ impl Model {
         match self.seen {
             _ if self.revoked => "offline",
             None => "provisioning",
-            Some(_) if self.silent_from() < Some(now) => "offline",
+            Some(seen) if now > seen.max(self.promise.unwrap_or(seen)) + self.tolerance => "offline",
             Some(_) => self.health.unwrap_or("online"),
         }
     }
@@ -198,7 +189,8 @@ impl Model {
         let unheeded = self.directive.is_some_and(|directive| {
             !directive.acknowledged
                 && directive.action != "run"
-                && now > (directive.heard_by + self.interval).max(directive.since + 300)
+                && directive.heard.is_some_and(|heard| now > heard + 2 * self.interval)
+                && now > directive.since + 300
                 && self.promise.is_none_or(|promise| promise <= now)
         });
         match () {
@@ -239,7 +231,8 @@ impl Model {
     pub fn shown(&self, now: i64) -> Shown {
         let late = self.seen.is_some_and(|seen| {
             let due = (seen + self.interval).max(self.promise.unwrap_or(seen));
-            !self.revoked && self.gone_since.is_none() && now > due + 10 && Some(now) <= self.silent_from()
+            let end = seen.max(self.promise.unwrap_or(seen)) + self.tolerance;
+            !self.revoked && self.gone_since.is_none() && now > due + 10 && now <= end
         });
         Shown {
             status: self.status(now).to_owned(),
@@ -341,6 +334,8 @@ fn edges(model: &Model) -> Vec<i64> {
     edges.extend(model.promise);
     edges.extend(model.stalls_at);
     edges.extend(model.directive.map(|directive| directive.since + 300));
+    let heard = model.directive.and_then(|directive| directive.heard);
+    edges.extend(heard.into_iter().flat_map(|heard| [heard + 2 * model.interval, heard + STALL_AFTER]));
     edges.into_iter().flat_map(|edge| [edge, edge + 1]).collect()
 }
 

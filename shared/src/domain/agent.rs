@@ -365,14 +365,6 @@ impl Agent {
         lease(self.lease_expires_at, self.next_beat_at, self.tolerance())
     }
 
-    /// By when it has heard of what is wanted of it now, if it sends its heartbeats: two intervals, the second of them to say
-    /// so. Who sleeps, or has not heard of a shorter interval yet, is heard later.
-    #[must_use]
-    pub fn hears_by(&self, now: Timestamp) -> Timestamp {
-        let due = self.lease().map(|lease| lease.minus(self.heartbeat().patience()));
-        due.unwrap_or(now).max(now.plus(self.interval())).plus(self.interval())
-    }
-
     /// Whether its heartbeat is late, though the agent is not silent for too long yet: more than [`LEASE_GRACE`] past its
     /// interval, and within its tolerance.
     #[must_use]
@@ -385,17 +377,15 @@ impl Agent {
             && now <= self.silent_from(seen)
     }
 
-    /// From when on an agent that was last seen then is silent: the end of its lease, but for what a restore gave.
+    /// From when on an agent that was last seen then is silent.
     fn silent_from(&self, seen: Timestamp) -> Timestamp {
-        match self.lease() {
-            Some(lease) if self.verified_at <= Some(seen) => lease,
-            _ => self.next_beat_at.max(Some(seen)).unwrap_or(seen).plus(self.tolerance()),
-        }
+        self.next_beat_at.map_or(seen, |promised| promised.max(seen)).plus(self.tolerance())
     }
 
     /// Health and liveness in one word, as Mission Control shows an agent: `offline` once it is revoked,
-    /// `provisioning` while it is pending or was never seen, `offline` if its lease is over or it said so, else what it last
-    /// said, else `online`. A lease that a restore gave is patience of the sweep, and nobody's heartbeat.
+    /// `provisioning` while it is pending or was never seen, `offline` if it was seen longer ago than its tolerance or said so, else what it last said, else `online`.
+    ///
+    /// The lease says the same, except after a restore, which gives the sweep patience and nobody a heartbeat.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> &'static str {
         match (self.last_seen_at, self.health) {

@@ -123,9 +123,9 @@ impl Caller {
         }
     }
 
-    /// Whether the agent itself speaks, be it through an operator, and no operator in its place.
+    /// Whether the call says what the agent has to say: an operator's does so with a report alone.
     #[must_use]
-    pub const fn is_the_agent(&self) -> bool {
+    pub const fn speaks_for_agent(&self) -> bool {
         !matches!(self, Self::Operator { reports: false, .. })
     }
 

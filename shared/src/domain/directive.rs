@@ -72,9 +72,9 @@ pub struct NewDirective {
     pub reason: Option<String>,
 }
 
-/// A directive as the agent's row holds it: `1764107662500 stop ~120 +300 revoke @1764107700500`, which are its version, its
-/// action, after how many seconds it has been heard of, its deadline in seconds, whether the agent is revoked if it goes on,
-/// and when it was acknowledged.
+/// A directive as the agent's row holds it: `1764107662500 stop +300 ~38 revoke @1764107760500`, which are its version, its
+/// action, its deadline and its first hearing in seconds after its making, whether the agent is revoked if it goes on, and when
+/// it was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Directive {
@@ -83,10 +83,10 @@ pub struct Directive {
     pub version: i64,
     /// What the agent should do.
     pub action: Action,
-    /// By when the agent has heard of it: nobody who could not hear is told of, or shut out.
-    pub hears_by: Timestamp,
     /// Until when a `stop` should be done.
     pub deadline: Option<Timestamp>,
+    /// When a heartbeat was first answered with it, to the second after. Nobody who has not heard of it is told of, or shut out.
+    pub heard: Option<Timestamp>,
     /// Whether an agent that goes on is revoked.
     pub then_revoke: bool,
     /// When it was acknowledged.
@@ -99,18 +99,24 @@ impl Directive {
 
     /// A new directive. `made_at`: the agent's `updated_at` with it. Every directive moves that on, also after one that has
     /// ended and left nothing in the row: so its version never comes again, and what acknowledges it acknowledges no other.
-    /// `hears_by`: see [`Agent::hears_by`](super::agent::Agent::hears_by).
     #[must_use]
-    pub fn new(wanted: &NewDirective, made_at: Timestamp, hears_by: Timestamp) -> Self {
-        let hears_in = Duration::from_secs(millis(hears_by.since(made_at)).div_ceil(1_000));
+    pub fn new(wanted: &NewDirective, made_at: Timestamp) -> Self {
         Self {
             version: made_at.as_millis(),
             action: wanted.action,
-            hears_by: made_at.plus(hears_in),
             deadline: wanted.deadline.map(|deadline| made_at.plus(deadline)),
+            heard: None,
             then_revoke: wanted.then_revoke,
             acknowledged: None,
         }
+    }
+
+    /// The directive after a heartbeat was answered with it.
+    #[must_use]
+    pub fn after_hearing(self, now: Timestamp) -> Self {
+        let since = self.since();
+        let heard = since.plus(Duration::from_secs(millis(now.since(since)).div_ceil(1_000)));
+        Self { heard: self.heard.or(Some(heard)), ..self }
     }
 
     /// Since when it holds.
@@ -122,7 +128,7 @@ impl Directive {
     /// What is left of it when it is acknowledged: nothing of `run`, which is the default.
     #[must_use]
     pub fn after_acknowledgement(self, now: Timestamp) -> Option<Self> {
-        (self.action != Action::Run).then_some(Self { acknowledged: Some(now), ..self })
+        (self.action != Action::Run).then_some(Self { acknowledged: Some(now), ..self.after_hearing(now) })
     }
 
     /// The same, after its agent was revoked: it does not revoke an agent that is restored.
@@ -131,20 +137,23 @@ impl Directive {
         Self { then_revoke: false, ..self }
     }
 
-    /// After which moment no heartbeat may come, if it ends in a revocation: 10 seconds after its deadline, and after the
-    /// agent has heard of it.
+    /// After which moment no heartbeat may come, if it ends in a revocation and the agent has heard of it: 10 seconds after its
+    /// deadline, two intervals of its making and one of its hearing, whichever is last.
     #[must_use]
-    pub fn revokes_after(&self) -> Option<Timestamp> {
-        let end = self.deadline.map_or(self.hears_by, |deadline| deadline.max(self.hears_by));
-        self.then_revoke.then(|| end.plus(REVOKE_GRACE))
+    pub fn revokes_after(&self, interval: Duration) -> Option<Timestamp> {
+        let heard = self.heard.filter(|_| self.then_revoke)?;
+        let end = self.since().plus(interval * 2).max(heard.plus(interval));
+        Some(self.deadline.map_or(end, |deadline| deadline.max(end)).plus(REVOKE_GRACE))
     }
 
-    /// Whether an agent that sends heartbeats should have acknowledged it: 5 minutes after its making, and an interval after
-    /// the agent has heard of it. Nobody waits for the acknowledgement of `run`: whoever ignored what came before it runs.
+    /// Whether an agent that has heard of it should have acknowledged it: after two intervals of its hearing, and 5 minutes of
+    /// its making. Nobody waits for the acknowledgement of `run`: whoever ignored what came before it runs.
     #[must_use]
     pub fn is_unheeded(&self, interval: Duration, now: Timestamp) -> bool {
-        let end = self.hears_by.plus(interval).max(self.since().plus(SHORTEST_HEED));
-        self.action != Action::Run && self.acknowledged.is_none() && now > end
+        self.action != Action::Run
+            && self.acknowledged.is_none()
+            && self.heard.is_some_and(|heard| now > heard.plus(interval * 2))
+            && now > self.since().plus(SHORTEST_HEED)
     }
 
     /// So many whole seconds after its making.
@@ -155,9 +164,12 @@ impl Directive {
 
 impl fmt::Display for Directive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ~{}", self.version, self.action.as_str(), self.seconds_to(self.hears_by))?;
+        write!(f, "{} {}", self.version, self.action.as_str())?;
         if let Some(deadline) = self.deadline {
             write!(f, " +{}", self.seconds_to(deadline))?;
+        }
+        if let Some(heard) = self.heard {
+            write!(f, " ~{}", self.seconds_to(heard))?;
         }
         if self.then_revoke {
             f.write_str(Self::REVOKES)?;
@@ -188,16 +200,15 @@ impl TryFrom<String> for Directive {
         let version = words.next().and_then(|word| word.parse().ok()).ok_or(NotADirective)?;
         let action = words.next().and_then(Action::parse).ok_or(NotADirective)?;
         let since = Timestamp::from_millis(version);
-        let (deadline, acknowledged) = (None, None);
-        let mut directive =
-            Self { version, action, hears_by: since, deadline, then_revoke: false, acknowledged };
+        let (deadline, heard, acknowledged) = (None, None, None);
+        let mut directive = Self { version, action, deadline, heard, then_revoke: false, acknowledged };
         let after = |seconds: &str| {
             let seconds = seconds.parse().map_err(|_| NotADirective)?;
             Ok(since.plus(Duration::from_secs(seconds)))
         };
         for word in words {
             match word.split_at_checked(1).ok_or(NotADirective)? {
-                ("~", seconds) => directive.hears_by = after(seconds)?,
+                ("~", seconds) => directive.heard = Some(after(seconds)?),
                 ("+", seconds) => directive.deadline = Some(after(seconds)?),
                 ("@", at) => {
                     let at = at.parse().map_err(|_| NotADirective)?;
@@ -220,17 +231,21 @@ mod tests {
     fn stop(deadline: Option<u64>) -> Directive {
         let deadline = deadline.map(Duration::from_secs);
         let wanted = NewDirective { action: Action::Stop, deadline, then_revoke: true, reason: None };
-        Directive::new(&wanted, NOW, NOW.plus(Duration::from_millis(119_001)))
+        Directive::new(&wanted, NOW)
     }
 
     #[test]
     fn a_row_holds_a_directive_as_a_short_text() {
         let acknowledged = stop(Some(300)).after_acknowledgement(NOW.plus(Duration::from_secs(38)));
         for (directive, text) in [
-            (stop(Some(300)), "1764107662500 stop ~120 +300 revoke"),
-            (stop(None), "1764107662500 stop ~120 revoke"),
-            (stop(None).disarmed(), "1764107662500 stop ~120"),
-            (acknowledged.unwrap(), "1764107662500 stop ~120 +300 revoke @1764107700500"),
+            (stop(Some(300)), "1764107662500 stop +300 revoke"),
+            (stop(None), "1764107662500 stop revoke"),
+            (stop(None).disarmed(), "1764107662500 stop"),
+            (
+                stop(None).after_hearing(NOW.plus(Duration::from_millis(37_001))),
+                "1764107662500 stop ~38 revoke",
+            ),
+            (acknowledged.unwrap(), "1764107662500 stop +300 ~38 revoke @1764107700500"),
         ] {
             assert_eq!(directive.to_string(), text);
             assert_eq!(Directive::try_from(text.to_owned()).unwrap(), directive);
@@ -242,13 +257,15 @@ mod tests {
 
     #[test]
     fn an_agent_is_revoked_only_when_it_could_have_heard() {
-        let after = |directive: Directive| {
-            let end = directive.revokes_after();
+        let after = |directive: Directive, heard_in: u64| {
+            let directive = directive.after_hearing(NOW.plus(Duration::from_secs(heard_in)));
+            let end = directive.revokes_after(Duration::from_mins(1));
             end.map(|end| end.since(directive.since()).as_secs())
         };
-        assert_eq!(after(stop(Some(5))), Some(130));
-        assert_eq!(after(stop(Some(300))), Some(310));
-        assert_eq!(after(stop(None)), Some(130));
-        assert_eq!(after(stop(None).disarmed()), None);
+        assert_eq!(stop(None).revokes_after(Duration::ZERO), None);
+        assert_eq!(after(stop(Some(5)), 60), Some(130));
+        assert_eq!(after(stop(Some(300)), 60), Some(310));
+        assert_eq!(after(stop(None), 3_600), Some(3_670));
+        assert_eq!(after(stop(None).disarmed(), 60), None);
     }
 }

@@ -131,12 +131,6 @@ impl HeartbeatConfig {
     pub const fn tolerance(self) -> Duration {
         self.tolerance
     }
-
-    /// How long a heartbeat may be overdue before the lease ends.
-    #[must_use]
-    pub fn patience(self) -> Duration {
-        self.tolerance.saturating_sub(self.interval)
-    }
 }
 
 #[cfg(test)]

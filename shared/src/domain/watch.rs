@@ -313,7 +313,7 @@ impl Watched {
     pub fn is_stalled(&self, now: Timestamp) -> bool {
         let is_paused = self.directive.is_some_and(|directive| match directive.action {
             Action::Pause => true,
-            Action::Run => now.since(directive.since()) < STALL_AFTER,
+            Action::Run => directive.heard.is_none_or(|heard| now < heard.plus(STALL_AFTER)),
             Action::Drain | Action::Stop | Action::RotateKey => false,
         });
         // Midnight ends that pause.
@@ -351,7 +351,7 @@ impl Watched {
     #[must_use]
     pub fn defies(&self) -> Option<Directive> {
         let directive = self.directive?;
-        let end = directive.revokes_after()?;
+        let end = directive.revokes_after(Duration::from_millis(self.interval_ms))?;
         let goes_on = self.agent_state == AgentState::Active && self.offline_since.is_none();
         (goes_on && self.last_seen_at > Some(end)).then_some(directive)
     }

@@ -84,6 +84,19 @@ impl Change {
         self.show(shown_as, before, after);
     }
 
+    /// Keeps when the next heartbeat is due: the agent hears of its new interval with that one, and sends it by the interval
+    /// that it knows. What it promised, or another change has kept, stands.
+    fn keeps_next_beat(&mut self, agent: &Agent, seen: Timestamp) {
+        if agent.next_beat_at.is_some() {
+            self.expression.require("attribute_exists(next_beat_at)");
+            return;
+        }
+        self.expression.require("attribute_not_exists(next_beat_at)");
+        self.expression.set("next_beat_at = last_seen_at + :known_interval");
+        self.expression.value(":known_interval", number(agent.interval_ms));
+        self.after.next_beat_at = Some(seen.plus(agent.interval()));
+    }
+
     /// What the event says of one field.
     fn show(&mut self, field: &str, before: Value, after: Value) {
         self.payload["before"][field] = before;
@@ -135,8 +148,8 @@ impl StateChange {
             change.expression.write("verified_at", moment(now));
             change.after.verified_at = Some(now);
             // Back from a revocation, an agent that was heard before gets time for its next heartbeat.
-            if let Some(lease) = agent.lease_expires_at {
-                let lease = lease_anew(now, agent.tolerance()).max(lease);
+            if agent.lease_expires_at.is_some() {
+                let lease = lease_anew(now, agent.tolerance());
                 change.expression.write("lease_expires_at", moment(lease));
                 change.after.lease_expires_at = Some(lease);
             }
@@ -197,15 +210,26 @@ impl Patch {
             change.expression.write("tolerance_ms", number(tolerance));
             change.after.interval_ms = interval;
             change.after.tolerance_ms = tolerance;
-            match agent.last_seen_at {
-                Some(seen) => {
-                    let lease = lease_under(agent, seen, heartbeat);
+            match (agent.last_seen_at, agent.verified_at) {
+                // Restored, and not heard since: it keeps its time to come back.
+                (Some(seen), Some(restored)) if restored > seen => {
+                    let lease = lease_anew(restored, heartbeat.tolerance());
                     change.expression.require("last_seen_at = :unheard_since");
                     change.expression.value(":unheard_since", moment(seen));
                     change.expression.write("lease_expires_at", moment(lease));
                     change.after.lease_expires_at = Some(lease);
                 }
-                None => change.expression.require("attribute_not_exists(last_seen_at)"),
+                (Some(seen), _) => {
+                    // Added in the write itself: a heartbeat may have moved `last_seen_at` since it was read.
+                    change.expression.set("lease_expires_at = last_seen_at + :tolerance_ms");
+                    change.after.lease_expires_at = Some(seen.plus(heartbeat.tolerance()));
+                }
+                (None, _) => change.expression.require("attribute_not_exists(last_seen_at)"),
+            }
+            if let Some(seen) = agent.last_seen_at
+                && heartbeat.interval() != agent.interval()
+            {
+                change.keeps_next_beat(agent, seen);
             }
             change.show("heartbeat_config", config_json(agent.heartbeat()), config_json(heartbeat));
         }
@@ -228,7 +252,7 @@ impl NewDirective {
             return Ok(None);
         }
         let mut change = Change::of(agent, kind::AGENT_DIRECTED, now);
-        let directive = Directive::new(self, change.after.updated_at, agent.hears_by(now));
+        let directive = Directive::new(self, change.after.updated_at);
         change.expression.write("directive", string(directive));
         change.expression.write("unacked", number(directive.version));
         change.after.directive = Some(directive);
@@ -248,20 +272,6 @@ impl NewDirective {
 /// Until when an agent that is let in again must be heard.
 fn lease_anew(restored: Timestamp, tolerance: Duration) -> Timestamp {
     restored.plus(tolerance.max(FIRST_HEARTBEAT_GRACE))
-}
-
-/// Until when an agent that was last seen then must be heard under another configuration. It hears of that with its next
-/// heartbeat, which comes by the interval that it knows, and then has what the new tolerance leaves after an interval. Restored
-/// and not heard since, it has its time to come back, and nothing on top of that.
-fn lease_under(agent: &Agent, seen: Timestamp, heartbeat: HeartbeatConfig) -> Timestamp {
-    let lease = agent.lease_expires_at.unwrap_or(seen);
-    let moved = lease.plus(heartbeat.patience()).minus(agent.heartbeat().patience());
-    match agent.verified_at {
-        Some(restored) if restored > seen => {
-            moved.min(lease).max(lease_anew(restored, heartbeat.tolerance()))
-        }
-        _ => moved.max(seen.plus(heartbeat.tolerance())),
-    }
 }
 
 /// A heartbeat configuration as events and Mission Control show it.

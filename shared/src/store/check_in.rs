@@ -164,7 +164,7 @@ fn claims(
     now: Timestamp,
 ) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
     let report = call.report();
-    let speaks = matches!(call, Call::Heartbeat { .. }) && caller.is_the_agent() && boot.speaks();
+    let speaks = matches!(call, Call::Heartbeat { .. }) && caller.speaks_for_agent() && boot.speaks();
     speaks.then(|| (report.promised(now), report.moved_at(now)))
 }
 
@@ -276,6 +276,16 @@ pub(super) fn budget_told(read: &Agent, percent: u8) -> Expression {
     require_budget(&mut told, read);
     told.write("spend_told", number(percent));
     told
+}
+
+/// The write that notes that a heartbeat was answered with the agent's directive for the first time.
+pub(super) fn hearing(answered: &Agent, now: Timestamp) -> Option<Expression> {
+    let directive = answered.directive.filter(|directive| directive.heard.is_none())?;
+    let mut hearing = Expression::default();
+    hearing.require("directive = :told");
+    hearing.value(":told", string(directive));
+    hearing.write("directive", string(directive.after_hearing(now)));
+    Some(hearing)
 }
 
 /// A check-in's condition and update. `read`: the row that shows what is due.
@@ -564,6 +574,16 @@ impl Attempt<'_> {
         report.next_beat_in.is_some() || report.usage.is_some()
     }
 
+    /// Notes that the agent has heard what an operator wants of it. Whoever fails leaves it to the next heartbeat.
+    async fn note_hearing(&self, agent: &Agent) {
+        if !matches!(self.call, Call::Heartbeat { .. }) || !self.caller.speaks_for_agent() {
+            return;
+        }
+        let Some(hearing) = hearing(agent, self.now) else { return };
+        let (request, table) = (self.store.client.update_item(), self.store.tables.agents.get());
+        let _noted_by_the_next = update(hearing.into_request(request, table, self.agent_id)).await;
+    }
+
     /// Tells that 80 or 100 percent of the day's budget are used, once each. Whoever fails leaves it to the next call: the
     /// check-in itself is done.
     async fn tell_budget(&self, agent: &Agent) {
@@ -643,6 +663,7 @@ impl Store {
         let outcome = attempt.run().await?;
         if let CheckIn::Accepted(agent, _) = &outcome {
             attempt.tell_budget(agent).await;
+            attempt.note_hearing(agent).await;
         }
         Ok(outcome)
     }

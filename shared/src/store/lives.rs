@@ -149,6 +149,10 @@ impl Life {
             OfflineMark::None | OfflineMark::Announced => {}
         }
         self.write(&check_in::expression(caller, call, due, Some(&agent), 60, now));
+        let is_answered = matches!(call, Call::Heartbeat { .. }) && caller.speaks_for_agent();
+        if let Some(hearing) = check_in::hearing(&self.agent, now).filter(|_| is_answered) {
+            self.write(&hearing);
+        }
     }
 
     fn is_patched(&mut self, agent: &Agent, patch: &Patch) {

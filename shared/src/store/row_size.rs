@@ -199,6 +199,9 @@ impl Life {
             check_in::budget_told(&agent, percent).apply(&mut self.row);
             assert_eq!(self.agent().spend().due(self.now), None);
         }
+        if let (Call::Heartbeat { .. }, Some(hearing)) = (call, check_in::hearing(&agent, self.now)) {
+            hearing.apply(&mut self.row);
+        }
         self.row.insert(counter(call, Window::at(self.now).slot()), number(count));
     }
 
