@@ -413,7 +413,8 @@ async fn a_throttled_announcement_is_reported_stops_no_other_and_comes_with_the_
 async fn a_throttled_scan_is_tried_again_for_longer_than_the_sdk_tries() {
     let system = TestSystem::start().await;
     let agent = make_one(&system, silent()).await;
-    let throttle = system.proxy.inject(When::operation("Scan").times(7), Fault::ThroughputExceeded);
+    let segment = When::operation("Scan").mentioning("\"Segment\":2").times(7);
+    let throttle = system.proxy.inject(segment, Fault::ThroughputExceeded);
     assert_eq!(system.sweep().await["announced"], 1);
     assert_eq!(throttle.hits(), 7);
     assert_eq!(number(&system.row(&agent).await, "offline_since"), Some(START.as_millis()));
