@@ -461,7 +461,7 @@ class Walk:
         expected = {"CertificateArn": certificate, "EndpointType": "REGIONAL", "SecurityPolicy": "TLS_1_2"}
         check({key: config[key] for key in expected} == expected, config)
         (mapping,) = gateway.get_api_mappings(DomainName=DOMAIN)["Items"] or [None]
-        check(mapping and (mapping["ApiId"], mapping["Stage"]) == (api, "$default"), mapping)
+        check(mapping and (mapping["ApiId"], mapping["Stage"]) == (api, "$default"), "the mapping is", mapping)
         check(not mapping.get("ApiMappingKey"), mapping)
         body = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Processed")["TemplateBody"]
         closed = '"disableExecuteApiEndpoint": {"Fn::If": ["HasDomain", true, false]}'
