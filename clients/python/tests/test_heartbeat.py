@@ -526,7 +526,8 @@ class UnderTheWrapper(unittest.TestCase):
             heartbeat.status = "degraded"
             heartbeat.usage(tokens=7, cost_usd=0.5)
             with heartbeat.working():
-                heartbeat._share(heartbeat.status)
+                until(lambda: self.reports() and self.reports()[0]["progress_age_seconds"] is not None)
+                until(lambda: self.reports()[0]["status"] == "degraded")
                 [report] = self.reports()
                 self.assertLess(report.pop("progress_age_seconds"), PATIENCE)
             expected = {"pid": os.getpid(), "status": "degraded", "ack_directive": None}
