@@ -215,7 +215,11 @@ impl TryFrom<String> for Directive {
                     directive.acknowledged = Some(Timestamp::from_millis(at));
                 }
                 _ if word == "revoke" => directive.then_revoke = true,
-                _ => return Err(NotADirective),
+                // An earlier version wrote a deadline as the second of its end.
+                _ => {
+                    let end: i64 = word.parse().map_err(|_| NotADirective)?;
+                    directive.deadline = Some(Timestamp::from_millis(end.saturating_mul(1_000)));
+                }
             }
         }
         Ok(directive)
@@ -250,6 +254,8 @@ mod tests {
             assert_eq!(directive.to_string(), text);
             assert_eq!(Directive::try_from(text.to_owned()).unwrap(), directive);
         }
+        let earlier = Directive::try_from("1764107662500 stop 1764107962 revoke".to_owned()).unwrap();
+        assert_eq!(earlier.deadline, Some(Timestamp::from_millis(1_764_107_962_000)));
         for other in ["", "pause", "1 jump", "1 stop soon", "1 stop ", "1 stop ~", "x stop"] {
             assert!(Directive::try_from(other.to_owned()).is_err(), "{other}");
         }
