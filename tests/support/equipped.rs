@@ -38,7 +38,7 @@ impl TestSystem {
         assert_eq!(self.send(Method::DELETE, &own, &headers, "").await.status, 200);
     }
 
-    /// Everything that an operator may want of an agent and everything that it may have reported: a directive in force, a
+    /// Everything that an operator may want of an agent and everything that it may have reported: a directive that it heard, a
     /// limit of its own, a budget that is used up, a process, a promise and an age of its progress. Past all rules, so that
     /// nothing else of it changes.
     pub async fn equip_agent(&self, agent_id: &str) {
@@ -50,7 +50,7 @@ impl TestSystem {
         // One in two is told by its directive, the other by its budget alone: an operator's word would go before it.
         let action = if agent.id.ends_with(|last: char| "01234567".contains(last)) { "drain" } else { "run" };
         for (attribute, value) in [
-            ("directive", s(format!("{now} {action}"))),
+            ("directive", s(format!("{now} {action} ~0"))),
             ("unacked", n(now)),
             ("rate_limit", n(&self.limit)),
             ("budget_tokens", n(1_000)),

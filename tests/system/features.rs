@@ -27,7 +27,7 @@ const SUITES: [&str; 11] = [
 /// What only operators see, and what holds because nobody promised anything.
 const APART: [&str; 10] = [
     // A promise holds until a heartbeat takes it back: so long an agent that is not heard is not missed.
-    "mission_control::enroll::creation_is_the_first_beat",
+    "mission_control::enroll::creation_is_the_first_heartbeat",
     "envelope::events::an_event_renews_the_lease",
     "mission_control::events_usage_workspace::events_are_shown_newest_first_and_answer_why_an_agent_is_offline",
     // The first heartbeat that reports nothing takes the promise and the age of the progress back.
