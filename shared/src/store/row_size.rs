@@ -34,7 +34,7 @@ use crate::time::Timestamp;
 const LIMIT: u32 = 6_000;
 
 /// The largest row, in bytes.
-const LARGEST: usize = 995;
+const LARGEST: usize = 993;
 
 const _: () = assert!(LARGEST < 1_000, "a heartbeat of two write units");
 
@@ -376,6 +376,8 @@ fn the_largest_row_is_made_by_these_calls() {
     // What is wanted of it is not heeded.
     let stop = NewDirective { action: Action::Stop, deadline: Some(DAY), then_revoke: true, reason: None };
     life.step(&Step::Direct(stop));
+    // It comes back, and hears of that, when most of a year is over.
+    life.now = life.now.plus(DAY * 300);
     // It spends too much, which is told; it flaps, goes, and is shut out before the sweep has told that.
     let usage = Some(Usage { tokens: MOST, microusd: MOST });
     life.step(&Step::CheckIn(Call::Event { usage }, LIMIT, None, None));
