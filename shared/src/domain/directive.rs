@@ -166,7 +166,13 @@ impl fmt::Display for Directive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.version, self.action.as_str())?;
         if let Some(deadline) = self.deadline {
-            write!(f, " +{}", self.seconds_to(deadline))?;
+            let seconds = self.seconds_to(deadline);
+            // Writes are conditional on the text that was read: what an earlier version wrote stays as it is.
+            if self.since().plus(Duration::from_secs(seconds)) == deadline {
+                write!(f, " +{seconds}")?;
+            } else {
+                write!(f, " {}", deadline.as_seconds())?;
+            }
         }
         if let Some(heard) = self.heard {
             write!(f, " ~{}", self.seconds_to(heard))?;
@@ -256,6 +262,7 @@ mod tests {
         }
         let earlier = Directive::try_from("1764107662500 stop 1764107962 revoke".to_owned()).unwrap();
         assert_eq!(earlier.deadline, Some(Timestamp::from_millis(1_764_107_962_000)));
+        assert_eq!(earlier.to_string(), "1764107662500 stop 1764107962 revoke");
         for other in ["", "pause", "1 jump", "1 stop soon", "1 stop ", "1 stop ~", "x stop"] {
             assert!(Directive::try_from(other.to_owned()).is_err(), "{other}");
         }
